@@ -1,0 +1,364 @@
+// Package hub holds the open connections of this process: which sockets a user
+// has, what each of them has been sent, and how each ends. It knows neither
+// Redis nor HTTP: messages come in through Deliver and Backfill, bytes go out
+// through the Transport that each socket was made with.
+//
+// Lock order: shard.mu, then user.mu, then Socket.mu, then wheel.mu.
+package hub
+
+import (
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"herald/notify"
+)
+
+// Why a socket could not join. The server closes it with the matching code.
+var (
+	ErrDraining = errors.New("hub: draining")                          // 4101
+	ErrFull     = errors.New("hub: too many connections on this node") // 4103
+	ErrTooMany  = errors.New("hub: too many connections of this user") // 4004
+	ErrRevoked  = errors.New("hub: session revoked while connecting")  // 4002
+)
+
+// Options configures a Hub. The zero value works.
+type Options struct {
+	QueueBytes  int           // bytes that may wait for one slow socket; default 256 KiB
+	Ping        time.Duration // between pings to a socket; default 25 s
+	MaxPerUser  int           // sockets of one user on this node; default 20, negative: no limit
+	MaxSockets  int           // sockets on this node; default no limit
+	CloseWithin time.Duration // how long a peer may take to answer a close; default 2 s
+	Log         *slog.Logger  // default: nothing is logged
+
+	// Behind is called when a user's stream has a hole that only the log can
+	// fill: read the log after Position and call Backfill, then Repaired. It is
+	// called with a lock held and must not block or call the hub. Default:
+	// what was missed stays missed.
+	Behind func(userID string)
+	// Expired is called when a socket's credentials run out, on the wheel's
+	// goroutine: it must not block. Default: close with 4001.
+	Expired func(*Socket)
+}
+
+// Hub is the set of this process's sockets, sharded by user id.
+type Hub struct {
+	// Static after construction.
+	o     Options
+	seed  maphash.Seed
+	wheel *wheel
+
+	shards  [shards]shard
+	sockets atomic.Int64 // joined and not yet left
+	stats   stats
+	revoked revocations
+
+	drainMu  sync.Mutex
+	draining atomic.Bool
+	empty    chan struct{} // closed when draining and the last socket has left
+}
+
+const shards = 64
+
+type shard struct {
+	mu    sync.RWMutex
+	users map[string]*user // guarded by mu
+	_     [24]byte         // a shard to a cache line
+}
+
+// user is one user's sockets on this node.
+type user struct {
+	id string // static
+
+	mu        sync.Mutex
+	sockets   []*Socket // guarded by mu
+	live      int       // guarded by mu: how many of them are live
+	last      notify.ID // guarded by mu: every live socket has been sent everything up to here
+	seen      notify.ID // guarded by mu: newest id announced to this node, delivered or not
+	repairing bool      // guarded by mu: Behind was called, Repaired not yet
+}
+
+// New returns a hub and starts its timing wheel; Close ends it.
+func New(o Options) *Hub {
+	if o.QueueBytes == 0 {
+		o.QueueBytes = 256 << 10
+	}
+	if o.Ping == 0 {
+		o.Ping = 25 * time.Second
+	}
+	if o.MaxPerUser == 0 {
+		o.MaxPerUser = 20
+	}
+	if o.CloseWithin == 0 {
+		o.CloseWithin = 2 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Hub{o: o, seed: maphash.MakeSeed(), empty: make(chan struct{})}
+	for i := range h.shards {
+		h.shards[i].users = make(map[string]*user)
+	}
+	h.wheel = newWheel()
+	return h
+}
+
+// Close ends every socket at once and stops the wheel. Drain first to part on
+// good terms.
+func (h *Hub) Close() {
+	h.draining.Store(true)
+	for _, s := range h.all() {
+		s.abort()
+	}
+	h.wheel.stop()
+}
+
+func (h *Hub) shard(userID string) *shard {
+	return &h.shards[maphash.String(h.seed, userID)%shards]
+}
+
+func (h *Hub) user(userID string) *user {
+	sh := h.shard(userID)
+	sh.mu.RLock()
+	u := sh.users[userID]
+	sh.mu.RUnlock()
+	return u
+}
+
+// Deliver sends m to the user's sockets on this node. It never blocks and, for
+// a user who isn't here, allocates nothing.
+//
+// A stored notification goes to the live sockets if it continues what they
+// have; if something is missing before it, Behind is called instead and m
+// arrives with the repair. Resuming sockets read it from the log.
+func (h *Hub) Deliver(userID string, m notify.Message) {
+	u := h.user(userID)
+	if u == nil {
+		h.stats.absent.Add(1)
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if m.ID == 0 {
+		h.sendLocked(u, m, func(s *Socket) bool { return s.greeted })
+		return
+	}
+	if m.ID <= u.seen && m.ID <= u.last {
+		h.stats.duplicates.Add(1)
+		return
+	}
+	u.seen = max(u.seen, m.ID)
+	switch {
+	case u.live == 0 || u.repairing:
+	case m.Prev != u.last:
+		h.behindLocked(u)
+	default:
+		h.appendLocked(u, m)
+	}
+}
+
+// behindLocked asks for the repair of u, once until Repaired.
+func (h *Hub) behindLocked(u *user) {
+	h.stats.repairs.Add(1)
+	if h.o.Behind != nil {
+		u.repairing = true
+		h.o.Behind(u.id)
+	}
+}
+
+// appendLocked sends the next stored notification to the live sockets.
+func (h *Hub) appendLocked(u *user, m notify.Message) {
+	u.last = m.ID
+	u.seen = max(u.seen, m.ID)
+	h.sendLocked(u, m, func(s *Socket) bool {
+		if !s.live || s.last >= m.ID {
+			return false
+		}
+		s.last = m.ID
+		return true
+	})
+}
+
+// sendLocked encodes m once for each kind of wire and gives the same bytes to
+// every socket of u that wants them.
+func (h *Hub) sendLocked(u *user, m notify.Message, wants func(*Socket) bool) {
+	var enc encodings
+	for _, s := range u.sockets {
+		if wants(s) {
+			h.stats.delivered.Add(1)
+			s.send(enc.of(s.wire, m))
+		}
+	}
+}
+
+// encodings keeps a message's bytes for the wires it was needed on.
+type encodings [2]struct {
+	wire  Wire
+	bytes []byte
+}
+
+func (e *encodings) of(w Wire, m notify.Message) []byte {
+	for i := range e {
+		if e[i].wire == nil {
+			e[i].wire, e[i].bytes = w, w.Encode(m)
+		}
+		if e[i].wire == w {
+			return e[i].bytes
+		}
+	}
+	return w.Encode(m)
+}
+
+// Position returns the id up to which every live socket of the user has been
+// sent everything; ok is false if there is no live socket here.
+func (h *Hub) Position(userID string) (_ notify.ID, ok bool) {
+	u := h.user(userID)
+	if u == nil {
+		return 0, false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.last, u.live > 0
+}
+
+// Backfill sends what a repair read from the log, in order, to the live
+// sockets, with a gap frame wherever an entry doesn't continue what they have.
+func (h *Hub) Backfill(userID string, entries []notify.Message) {
+	u := h.user(userID)
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, m := range entries {
+		if u.live == 0 || m.ID <= u.last {
+			continue
+		}
+		if m.Prev != u.last {
+			h.gapLocked(u, u.last, m.ID)
+		}
+		if m.Frame == "" { // expired: it counts for the chain only
+			u.last = m.ID
+			continue
+		}
+		h.stats.repaired.Add(1)
+		h.appendLocked(u, m)
+	}
+}
+
+func (h *Hub) gapLocked(u *user, after, next notify.ID) {
+	h.stats.gaps.Add(1)
+	h.sendLocked(u, gapMessage(after, next), func(s *Socket) bool { return s.live && s.last <= after })
+}
+
+func gapMessage(after, next notify.ID) notify.Message {
+	return notify.Message{Event: "gap", Frame: string(notify.GapFrame(after, next))}
+}
+
+// Target returns the newest id announced for the user so far. A read of the
+// log that begins after Target returns finds everything up to it.
+func (h *Hub) Target(userID string) notify.ID {
+	u := h.user(userID)
+	if u == nil {
+		return 0
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.seen
+}
+
+// Repaired ends a repair whose last read began after Target returned target,
+// found nothing further, and knows newest as the user's newest id by the log's
+// own account. It returns false if more has been announced since: read again.
+func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
+	u := h.user(userID)
+	if u == nil {
+		return true
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.seen > target && u.live > 0 {
+		return false
+	}
+	u.repairing = false
+	if end := max(newest, target); u.live > 0 && u.last < end {
+		h.gapLocked(u, u.last, 0) // announced or counted, but no longer in the log
+		u.last = end
+	}
+	return true
+}
+
+// Users calls f with each user who has a live socket here and that user's
+// position, one shard at a time, until f returns false.
+func (h *Hub) Users(f func(userID string, last notify.ID) bool) {
+	type position struct {
+		id   string
+		last notify.ID
+	}
+	var list []position
+	for i := range h.shards {
+		sh := &h.shards[i]
+		list = list[:0]
+		sh.mu.RLock()
+		for id, u := range sh.users {
+			u.mu.Lock()
+			if u.live > 0 {
+				list = append(list, position{id, u.last})
+			}
+			u.mu.Unlock()
+		}
+		sh.mu.RUnlock()
+		for _, p := range list {
+			if !f(p.id, p.last) {
+				return
+			}
+		}
+	}
+}
+
+// Repair marks the user as being repaired and reports whether the caller is now
+// the one to do it: false if a repair is under way or nobody is live here.
+func (h *Hub) Repair(userID string) bool {
+	u := h.user(userID)
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.live == 0 || u.repairing {
+		return false
+	}
+	h.stats.repairs.Add(1)
+	u.repairing = true
+	return true
+}
+
+// Count returns how many sockets, and of how many users, are open here.
+func (h *Hub) Count() (sockets, users int) {
+	for i := range h.shards {
+		sh := &h.shards[i]
+		sh.mu.RLock()
+		users += len(sh.users)
+		sh.mu.RUnlock()
+	}
+	return int(h.sockets.Load()), users
+}
+
+// all returns every joined socket.
+func (h *Hub) all() []*Socket {
+	var list []*Socket
+	for i := range h.shards {
+		sh := &h.shards[i]
+		sh.mu.RLock()
+		for _, u := range sh.users {
+			u.mu.Lock()
+			list = append(list, u.sockets...)
+			u.mu.Unlock()
+		}
+		sh.mu.RUnlock()
+	}
+	return list
+}

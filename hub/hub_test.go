@@ -1,0 +1,587 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"herald/notify"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lineWire frames a message as one line, so that tests read what was sent.
+type lineWire struct{ answers, chatty bool }
+
+func (*lineWire) Encode(m notify.Message) []byte { return []byte(m.Frame + "\n") }
+func (*lineWire) Ping() []byte                   { return []byte("ping\n") }
+func (w *lineWire) Answers() bool                { return w.answers }
+func (w *lineWire) Chatty() bool                 { return w.chatty }
+func (*lineWire) Goodbye(code notify.CloseCode, retry int) []byte {
+	return fmt.Appendf(nil, "bye %d %v\n", code, retry > 0)
+}
+
+// line is a wire of the talkative kind; every test socket shares it.
+var line = &lineWire{answers: true, chatty: true}
+
+// pipe is a transport with a bounded kernel buffer that a test drains.
+type pipe struct {
+	mu     sync.Mutex
+	room   int // guarded by mu: bytes that Write still takes; negative: any
+	got    []byte
+	waiter func() // guarded by mu
+	closed bool
+	writes int
+}
+
+func newPipe() *pipe { return &pipe{room: -1} }
+
+func (p *pipe) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writes++
+	if p.closed {
+		return 0, errors.New("closed")
+	}
+	n := len(b)
+	if p.room >= 0 {
+		n = min(n, p.room)
+		p.room -= n
+	}
+	p.got = append(p.got, b[:n]...)
+	return n, nil
+}
+
+func (p *pipe) AwaitWritable(flush func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiter = flush
+}
+
+func (p *pipe) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+}
+
+// drain makes room for n more bytes (negative: any) and flushes.
+func (p *pipe) drain(n int) {
+	p.mu.Lock()
+	p.room = n
+	flush := p.waiter
+	p.waiter = nil
+	p.mu.Unlock()
+	if flush != nil {
+		flush()
+	}
+}
+
+func (p *pipe) lines() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(strings.Split(string(p.got), "\n"), func(s string) bool { return s == "" })
+}
+
+func (p *pipe) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// stored is a stored notification whose frame is its id.
+func stored(id, prev notify.ID) notify.Message {
+	return notify.Message{Event: "notification", ID: id, Prev: prev, Frame: fmt.Sprint(id)}
+}
+
+// connect joins a live socket of the user whose client has everything up to last.
+func connect(t *testing.T, h *Hub, userID string, last notify.ID) (*Socket, *pipe) {
+	t.Helper()
+	p := newPipe()
+	s := h.NewSocket(userID, "c", "", line, p)
+	if err := h.Join(s, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.Greet([]byte("hello"), last)
+	if !s.GoLive(h.Target(userID)) {
+		t.Fatal("not live")
+	}
+	return s, p
+}
+
+func expect(t *testing.T, p *pipe, want ...string) {
+	t.Helper()
+	if got := p.lines(); !slices.Equal(got, want) {
+		t.Errorf("client got %q, want %q", got, want)
+	}
+}
+
+func newHub(t *testing.T, o Options) *Hub {
+	h := New(o)
+	t.Cleanup(h.Close)
+	return h
+}
+
+func TestDeliverOnlyToTheUsersOwnSockets(t *testing.T) {
+	h := newHub(t, Options{})
+	_, a1 := connect(t, h, "a", 0)
+	_, a2 := connect(t, h, "a", 0)
+	_, b := connect(t, h, "b", 0)
+	h.Deliver("a", stored(1, 0))
+	h.Deliver("b", stored(7, 0))
+	h.Deliver("nobody", stored(9, 0))
+	h.Deliver("a", notify.Message{Frame: "ephemeral"})
+	expect(t, a1, "hello", "1", "ephemeral")
+	expect(t, a2, "hello", "1", "ephemeral")
+	expect(t, b, "hello", "7")
+}
+
+func TestDeliverSkipsWhatASocketHas(t *testing.T) {
+	h := newHub(t, Options{})
+	_, early := connect(t, h, "a", 1)
+	h.Deliver("a", stored(2, 1))
+	_, late := connect(t, h, "a", 3) // its log read was ahead of the announcement
+	h.Deliver("a", stored(2, 1))
+	h.Deliver("a", stored(3, 2))
+	h.Deliver("a", stored(4, 3))
+	expect(t, early, "hello", "2", "3", "4")
+	expect(t, late, "hello", "4")
+}
+
+func TestHoleAsksForRepair(t *testing.T) {
+	var behind []string
+	h := newHub(t, Options{Behind: func(id string) { behind = append(behind, id) }})
+	_, p := connect(t, h, "a", 1)
+	h.Deliver("a", stored(4, 3))
+	h.Deliver("a", stored(5, 4)) // waits for the repair too
+	if !slices.Equal(behind, []string{"a"}) {
+		t.Fatalf("repairs asked for: %q", behind)
+	}
+	target := h.Target("a")
+	if after, ok := h.Position("a"); !ok || after != 1 {
+		t.Fatalf("position %d, %v", after, ok)
+	}
+	h.Backfill("a", []notify.Message{stored(2, 1), stored(3, 2), stored(4, 3)})
+	h.Deliver("a", stored(6, 5))
+	if h.Repaired("a", target, 5) {
+		t.Error("the repair ended although 6 had been announced since")
+	}
+	h.Backfill("a", []notify.Message{stored(4, 3), stored(5, 4), stored(6, 5)})
+	if !h.Repaired("a", h.Target("a"), 6) {
+		t.Error("the repair did not end")
+	}
+	h.Deliver("a", stored(7, 6))
+	expect(t, p, "hello", "2", "3", "4", "5", "6", "7")
+}
+
+func TestRepairTellsWhatIsLost(t *testing.T) {
+	h := newHub(t, Options{Behind: func(string) {}})
+	_, p := connect(t, h, "a", 1)
+	h.Deliver("a", stored(9, 8))
+	h.Backfill("a", []notify.Message{stored(8, 7), stored(9, 8)}) // 2…7 were trimmed
+	h.Repaired("a", h.Target("a"), 9)
+	h.Deliver("a", stored(20, 19))
+	h.Repaired("a", h.Target("a"), 20) // and of this the log knows nothing
+	h.Deliver("a", stored(21, 20))
+	expect(t, p, "hello", string(notify.GapFrame(1, 8)), "8", "9", string(notify.GapFrame(9, 0)), "21")
+}
+
+func TestExpiredEntriesChain(t *testing.T) {
+	h := newHub(t, Options{Behind: func(string) {}})
+	_, p := connect(t, h, "a", 1)
+	expired := notify.Message{ID: 2, Prev: 1}
+	h.Deliver("a", stored(3, 2))
+	h.Backfill("a", []notify.Message{expired, stored(3, 2)})
+	h.Repaired("a", 3, 3)
+	expect(t, p, "hello", "3")
+
+	s := h.NewSocket("a", "c", "", line, newPipe())
+	_ = h.Join(s, time.Now())
+	s.Greet([]byte("hello"), 1)
+	s.Resume([]notify.Message{expired, stored(3, 2)})
+	expect(t, s.out.(*pipe), "hello", "3")
+}
+
+func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
+	h := newHub(t, Options{})
+	p := newPipe()
+	s := h.NewSocket("a", "c", "", line, p)
+	if err := h.Join(s, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.Greet([]byte("hello"), 5)
+	target := h.Target("a")
+	h.Deliver("a", stored(6, 5)) // after the log was read
+	if s.GoLive(target) {
+		t.Fatal("live without 6")
+	}
+	target = h.Target("a")
+	s.Resume([]notify.Message{stored(6, 5)})
+	if !s.GoLive(target) {
+		t.Fatal("not live with 6")
+	}
+	h.Deliver("a", stored(7, 6))
+	expect(t, p, "hello", "6", "7")
+}
+
+func TestResumeTellsGaps(t *testing.T) {
+	h := newHub(t, Options{})
+	p := newPipe()
+	s := h.NewSocket("a", "c", "", line, p)
+	_ = h.Join(s, time.Now())
+	s.Greet([]byte("hello"), 5)
+	s.Resume([]notify.Message{stored(9, 8), stored(10, 9)})
+	s.Lose(12)
+	expect(t, p, "hello", string(notify.GapFrame(5, 9)), "9", "10", string(notify.GapFrame(10, 0)))
+	if s.Last() != 12 {
+		t.Errorf("position %d", s.Last())
+	}
+}
+
+func TestSlowSocketIsClosedAndDelaysNobody(t *testing.T) {
+	h := newHub(t, Options{QueueBytes: 100})
+	_, fast := connect(t, h, "a", 0)
+	_, slow := connect(t, h, "a", 0)
+	slow.drain(1) // takes one byte more, then nothing
+	frame := strings.Repeat("x", 39)
+	for i := range notify.ID(10) {
+		h.Deliver("a", notify.Message{Event: "notification", ID: i + 1, Prev: i, Frame: frame})
+	}
+	if n := len(fast.lines()); n != 11 {
+		t.Errorf("the fast one got %d lines", n)
+	}
+	slow.drain(-1)
+	// What had begun is finished, then come the last words; the rest it resumes.
+	expect(t, slow, "hello", frame, "bye 4102 false")
+	if n := h.Stats().Closed[notify.CloseTooSlow]; n != 1 {
+		t.Errorf("closed %d times", n)
+	}
+}
+
+func TestQueuedFramesGoOutTogether(t *testing.T) {
+	h := newHub(t, Options{})
+	_, p := connect(t, h, "a", 0)
+	p.drain(0)
+	for i := range notify.ID(16) {
+		h.Deliver("a", stored(i+1, i))
+	}
+	before := p.writes
+	p.drain(-1)
+	if p.writes != before+1 || len(p.lines()) != 17 {
+		t.Errorf("%d writes for %d lines", p.writes-before, len(p.lines()))
+	}
+}
+
+func TestResumeWaitsForASlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{QueueBytes: 100})
+		defer h.Close()
+		p := newPipe()
+		s := h.NewSocket("a", "c", "", line, p)
+		_ = h.Join(s, time.Now())
+		s.Greet([]byte("hello"), 0)
+		p.drain(0)
+		var entries []notify.Message
+		for i := range notify.ID(200) {
+			entries = append(entries, stored(i+1, i))
+		}
+		done := make(chan bool)
+		go func() { done <- s.Resume(entries) }()
+		for finished := false; !finished; {
+			synctest.Wait()
+			select {
+			case ok := <-done:
+				finished = true
+				if !ok {
+					t.Error("the socket was closed")
+				}
+			default:
+				p.drain(7)
+			}
+		}
+		p.drain(-1)
+		if n := len(p.lines()); n != 201 {
+			t.Errorf("got %d lines", n)
+		}
+	})
+}
+
+func TestJoinRefuses(t *testing.T) {
+	h := newHub(t, Options{MaxPerUser: 1, MaxSockets: 2})
+	join := func(user, session string, since time.Time) error {
+		return h.Join(h.NewSocket(user, "c", session, line, newPipe()), since)
+	}
+	before := time.Now()
+	connect(t, h, "a", 0)
+	if err := join("a", "", before); !errors.Is(err, ErrTooMany) {
+		t.Errorf("second of a user: %v", err)
+	}
+	h.Revoke("b", []string{"s1"})
+	if err := join("b", "s1", before); !errors.Is(err, ErrRevoked) {
+		t.Errorf("revoked while connecting: %v", err)
+	}
+	if err := join("b", "s1", time.Now()); err != nil {
+		t.Errorf("authenticated after the revocation: %v", err)
+	}
+	if err := join("c", "", before); !errors.Is(err, ErrFull) {
+		t.Errorf("third socket: %v", err)
+	}
+}
+
+func TestRevokeClosesOnlyThatSession(t *testing.T) {
+	h := newHub(t, Options{})
+	open := func(session string) *pipe {
+		p := newPipe()
+		if err := h.Join(h.NewSocket("a", "c", session, line, p), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	s1, s2, token := open("s1"), open("s2"), open("")
+	h.Revoke("a", []string{"s1", "s9"})
+	expect(t, s1, "bye 4002 false")
+	expect(t, s2)
+	expect(t, token)
+}
+
+func TestTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{Ping: 10 * time.Second})
+		defer h.Close()
+		_, silent := connect(t, h, "a", 0)
+		talker, talking := connect(t, h, "a", 0)
+		expiring, expired := connect(t, h, "b", 0)
+		expiring.SetExpiry(time.Now().Add(3 * time.Second))
+		deaf, unanswered := connect(t, h, "c", 0)
+		deaf.Close(notify.CloseRevoked, 0)
+
+		time.Sleep(1900 * time.Millisecond)
+		synctest.Wait()
+		if unanswered.isClosed() {
+			t.Error("ended before the peer could answer the close")
+		}
+		time.Sleep(1600 * time.Millisecond)
+		synctest.Wait()
+		if !unanswered.isClosed() {
+			t.Error("a peer that never answers the close is still there")
+		}
+		expect(t, expired, "hello", "bye 4001 false")
+
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		expect(t, silent, "hello", "ping")
+		time.Sleep(10 * time.Second)
+		talker.Heard()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if !silent.isClosed() || talking.isClosed() {
+			t.Errorf("silent closed: %v, talking closed: %v", silent.isClosed(), talking.isClosed())
+		}
+	})
+}
+
+func TestPeerThatTakesNothingIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{Ping: 10 * time.Second})
+		defer h.Close()
+		p := newPipe()
+		s := h.NewSocket("a", "c", "", &lineWire{}, p) // server-sent events: it never speaks
+		_ = h.Join(s, time.Now())
+		s.Greet([]byte("hello"), 0)
+		p.drain(0)
+		s.Send("x", []byte("stuck"))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if p.isClosed() {
+			t.Error("ended too early")
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if !p.isClosed() {
+			t.Error("still there")
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		defer h.Close()
+		var pipes []*pipe
+		for i := range 2000 {
+			s, p := connect(t, h, fmt.Sprint("u", i), 0)
+			pipes = append(pipes, p)
+			answers := i%2 == 0 // these at once, the others never
+			go func() {
+				for !p.isClosed() && !(answers && slices.Contains(p.lines(), "bye 4101 true")) {
+					time.Sleep(10 * time.Millisecond)
+				}
+				h.Leave(s)
+			}()
+		}
+		began := time.Now()
+		h.Drain(context.Background(), 30*time.Second)
+		if took := time.Since(began); took < time.Second || took > 10*time.Second {
+			t.Errorf("drained in %v", took)
+		}
+		for i, p := range pipes {
+			if !p.isClosed() || !slices.Contains(p.lines(), "bye 4101 true") {
+				t.Fatalf("client %d: closed %v, got %q", i, p.isClosed(), p.lines())
+			}
+		}
+		if err := h.Join(h.NewSocket("a", "c", "", line, newPipe()), time.Now()); !errors.Is(err, ErrDraining) {
+			t.Errorf("join while draining: %v", err)
+		}
+	})
+}
+
+// TestConcurrently has sockets come, resume and go while messages are
+// published to a log and announced, some announcements lost, and checks that
+// each socket got an unbroken run from where it began.
+func TestConcurrently(t *testing.T) {
+	const users, messages, visits = 4, 400, 40
+	type log struct {
+		mu      sync.Mutex
+		entries []notify.Message
+	}
+	logs := map[string]*log{}
+	for i := range users {
+		logs[fmt.Sprint(i)] = &log{}
+	}
+	read := func(id string, after notify.ID) []notify.Message {
+		l := logs[id]
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.Clone(l.entries[after:])
+	}
+	behind := make(chan string, users*messages)
+	h := newHub(t, Options{MaxPerUser: -1, Behind: func(id string) { behind <- id }})
+	repair := func(id string) {
+		for {
+			target := h.Target(id)
+			after, ok := h.Position(id)
+			if !ok {
+				h.Repaired(id, target, target)
+				return
+			}
+			page := read(id, after)
+			h.Backfill(id, page)
+			newest := after
+			if len(page) > 0 {
+				newest = page[len(page)-1].ID
+			}
+			if h.Repaired(id, target, newest) {
+				return
+			}
+		}
+	}
+	var repairs, work sync.WaitGroup
+	repairs.Go(func() {
+		for id := range behind {
+			repair(id)
+		}
+	})
+	for id, l := range logs {
+		work.Go(func() {
+			for i := range notify.ID(messages) {
+				m := stored(i+1, i)
+				l.mu.Lock()
+				l.entries = append(l.entries, m)
+				l.mu.Unlock()
+				if rand.IntN(10) > 0 || i == messages-1 {
+					h.Deliver(id, m)
+				}
+			}
+		})
+		for range visits {
+			work.Go(func() {
+				since := notify.ID(len(read(id, 0)))
+				p := newPipe()
+				s := h.NewSocket(id, "c", "", line, p)
+				if err := h.Join(s, time.Now()); err != nil {
+					t.Error(err)
+				}
+				s.Greet([]byte("hello"), since)
+				for {
+					target := h.Target(id)
+					s.Resume(read(id, s.Last()))
+					if s.GoLive(target) {
+						break
+					}
+				}
+				for range rand.IntN(50) {
+					h.Position(id)
+				}
+				h.Leave(s)
+				for i, got := range p.lines()[1:] {
+					if want := fmt.Sprint(int(since) + i + 1); got != want {
+						t.Errorf("after %d: line %d is %s, want %s", since, i, got, want)
+						return
+					}
+				}
+			})
+		}
+	}
+	work.Wait()
+	close(behind)
+	repairs.Wait()
+	if sockets, users := h.Count(); sockets != 0 || users != 0 {
+		t.Errorf("%d sockets of %d users left", sockets, users)
+	}
+}
+
+// sink is a transport that takes everything and costs nothing.
+type sink struct{ n int }
+
+func (s *sink) Write(p []byte) (int, error) { s.n += len(p); return len(p), nil }
+func (*sink) AwaitWritable(func())          {}
+func (*sink) Close()                        {}
+
+func BenchmarkDeliverAbsent(b *testing.B) {
+	h := New(Options{})
+	defer h.Close()
+	m := notify.Message{Event: "notification", ID: 1, Frame: strings.Repeat("x", 200)}
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Deliver("nobody", m)
+	}
+}
+
+func BenchmarkDeliver(b *testing.B) {
+	for _, sockets := range []int{1, 10, 5000} {
+		b.Run(fmt.Sprint("sockets=", sockets), func(b *testing.B) {
+			h := New(Options{MaxPerUser: -1})
+			defer h.Close()
+			for range sockets {
+				s := h.NewSocket("a", "c", "", line, &sink{})
+				_ = h.Join(s, time.Now())
+				s.Greet([]byte("hello"), 0)
+				s.GoLive(0)
+			}
+			frame := strings.Repeat("x", 200)
+			b.ReportAllocs()
+			id := notify.ID(0)
+			for b.Loop() {
+				h.Deliver("a", notify.Message{Event: "notification", ID: id + 1, Prev: id, Frame: frame})
+				id++
+			}
+		})
+	}
+}
+
+// TestAbsentUserCostsNoAllocation is what BenchmarkDeliverAbsent shows.
+func TestAbsentUserCostsNoAllocation(t *testing.T) {
+	h := newHub(t, Options{})
+	m := stored(1, 0)
+	if n := testing.AllocsPerRun(100, func() { h.Deliver("nobody", m) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -1,0 +1,174 @@
+package hub
+
+import (
+	"slices"
+	"time"
+
+	"herald/notify"
+)
+
+// Join makes s one of its user's sockets: from here on it is counted, can be
+// closed by Revoke and Drain, and what is announced for the user is remembered
+// until s is live. authenticated is when the check of its credentials began: a
+// session revoked since then refuses the join.
+func (h *Hub) Join(s *Socket, authenticated time.Time) error {
+	if h.draining.Load() {
+		return ErrDraining
+	}
+	sh := h.shard(s.UserID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s.Session != "" && h.revoked.since(s.Session, authenticated) {
+		return ErrRevoked
+	}
+	if h.Full() {
+		return ErrFull
+	}
+	u := sh.users[s.UserID]
+	if u != nil && h.o.MaxPerUser > 0 && len(u.sockets) >= h.o.MaxPerUser {
+		return ErrTooMany
+	}
+	if u == nil {
+		u = &user{id: s.UserID}
+		sh.users[s.UserID] = u
+	}
+	u.mu.Lock()
+	u.sockets = append(u.sockets, s)
+	u.mu.Unlock()
+	s.user = u
+	h.sockets.Add(1)
+	return nil
+}
+
+// Leave takes s out of its user's sockets and ends its transport. It may be
+// called more than once and for a socket that never joined.
+func (h *Hub) Leave(s *Socket) {
+	s.abort()
+	if h.remove(s) && h.sockets.Add(-1) == 0 && h.draining.Load() {
+		h.signalEmpty()
+	}
+}
+
+func (h *Hub) remove(s *Socket) bool {
+	sh := h.shard(s.UserID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	u := s.user
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	i := slices.Index(u.sockets, s)
+	if i < 0 {
+		return false
+	}
+	u.sockets[i] = u.sockets[len(u.sockets)-1]
+	u.sockets[len(u.sockets)-1] = nil
+	u.sockets = u.sockets[:len(u.sockets)-1]
+	s.left = true
+	if s.live {
+		s.live = false
+		u.live--
+	}
+	if len(u.sockets) == 0 {
+		delete(sh.users, s.UserID)
+	}
+	return true
+}
+
+// Full reports whether the node holds as many sockets as it may.
+func (h *Hub) Full() bool {
+	return h.o.MaxSockets > 0 && h.sockets.Load() >= int64(h.o.MaxSockets)
+}
+
+// Draining reports whether Drain has begun.
+func (h *Hub) Draining() bool { return h.draining.Load() }
+
+// Greet sends the hello frame, the first of every connection, and sets where
+// the client's stream stands: at last.
+func (s *Socket) Greet(hello []byte, last notify.ID) {
+	u := s.user
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.last, s.greeted = last, true
+	s.send(s.wire.Encode(notify.Message{Event: "hello", ID: last, Frame: string(hello)}))
+}
+
+// Resume sends what was read from the log, in order, with a gap frame wherever
+// an entry doesn't continue what the client has, and waits while more than half
+// the queue is taken: a client that takes its time is not a slow one. It
+// returns false once the socket has ended.
+func (s *Socket) Resume(entries []notify.Message) bool {
+	for _, m := range entries {
+		if m.ID <= s.last {
+			continue
+		}
+		if m.Prev != s.last {
+			s.gap(m.ID)
+		}
+		s.last = m.ID
+		if m.Frame == "" { // expired: it counts for the chain only
+			continue
+		}
+		if !s.awaitRoom() {
+			return false
+		}
+		s.hub.stats.delivered.Add(1)
+		s.send(s.wire.Encode(m))
+	}
+	return true
+}
+
+// Last is the id that s has been sent everything up to. Only for the goroutine
+// that resumes s.
+func (s *Socket) Last() notify.ID { return s.last }
+
+// gap tells the client that what came between its last id and next cannot be
+// had here.
+func (s *Socket) gap(next notify.ID) {
+	s.hub.stats.gaps.Add(1)
+	s.send(s.wire.Encode(gapMessage(s.last, next)))
+}
+
+// Lose tells the client that everything up to newest that it doesn't have is
+// lost, and moves its position there.
+func (s *Socket) Lose(newest notify.ID) {
+	s.hub.stats.gaps.Add(1)
+	m := gapMessage(s.last, 0)
+	m.ID = newest
+	s.send(s.wire.Encode(m))
+	s.last = newest
+}
+
+// GoLive makes s receive what is announced from now on. target is what Target
+// returned before the last read of the log began; GoLive returns false if more
+// has been announced since, and the caller reads again.
+//
+//	announce 7 → Deliver sees s resuming, sets seen = 7
+//	target = 6, read finds 6           GoLive(6): seen 7 > 6, read again
+//	target = 7, read finds 7           GoLive(7): live
+//
+// Nothing announced before the flip can be missing, because everything is in
+// the log before it is announced; nothing after it can be missing, because
+// Deliver takes the same lock.
+func (s *Socket) GoLive(target notify.ID) bool {
+	u := s.user
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.left {
+		return true // nobody to be live for
+	}
+	if u.seen > target {
+		return false
+	}
+	if u.live > 0 && s.last < u.last { // the others have what the log has lost meanwhile
+		s.Lose(u.last)
+	}
+	if u.live == 0 {
+		u.last = s.last
+	}
+	u.live++
+	s.live = true
+	return true
+}

@@ -1,0 +1,377 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"herald/notify"
+)
+
+// Wire is how one transport frames what the hub sends: WebSocket or SSE. Each
+// is one comparable value shared by all its sockets. What it returns is shared
+// too and never modified.
+type Wire interface {
+	Encode(notify.Message) []byte
+	Ping() []byte
+	// Goodbye is the bye frame and whatever ends the stream after it.
+	Goodbye(code notify.CloseCode, retryAfterMs int) []byte
+	// Answers reports whether the peer answers a goodbye, so that the
+	// connection is kept for it, at most Options.CloseWithin.
+	Answers() bool
+	// Chatty reports whether a peer that lives sends something at least each
+	// ping interval, so that one that doesn't is dead.
+	Chatty() bool
+}
+
+// Transport carries one socket's bytes.
+type Transport interface {
+	// Write writes what the kernel takes without waiting, perhaps nothing.
+	Write(p []byte) (n int, err error)
+	// AwaitWritable arranges for one call of flush, not on this goroutine, as
+	// soon as Write can make progress or the transport has failed.
+	AwaitWritable(flush func())
+	// Close ends the connection at once. It may be called more than once.
+	Close()
+}
+
+// Socket is one client's connection, of whatever transport.
+type Socket struct {
+	// Static after construction.
+	UserID  string
+	ID      string // the connection id told to the client
+	Session string // the session's handle; "" if authenticated otherwise
+	Data    any    // the server's
+	hub     *Hub
+	wire    Wire
+	out     Transport
+
+	// Guarded by its shard's mutex until Join, static afterwards.
+	user *user
+
+	// Guarded by user.mu, except that last belongs to the resuming goroutine
+	// until the socket is live.
+	live    bool
+	greeted bool
+	left    bool // no longer among the user's sockets
+	last    notify.ID
+
+	mu      sync.Mutex
+	state   state     // guarded by mu
+	queue   [][]byte  // guarded by mu: waiting for the transport; the first may be partly written
+	queued  int       // guarded by mu: bytes in queue
+	moved   time.Time // guarded by mu: when the queue began, or bytes last left it
+	room    chan bool // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
+	flushFn func()    // static: s.flush, bound once
+
+	// Owned by the wheel's goroutine, written before the socket is scheduled.
+	timer  timer
+	pingAt time.Time
+
+	heard   atomic.Int64 // Unix ns of the last byte from the peer
+	expires atomic.Int64 // Unix ns when the credentials run out; 0: never
+	closeBy atomic.Int64 // Unix ns when a closing socket is ended; 0: not closing
+}
+
+type state uint8
+
+const (
+	open    state = iota
+	closing       // our goodbye is queued or sent: nothing is added to it
+	ended
+)
+
+// NewSocket returns a socket that writes to out. It pings, expires and can be
+// closed from now on; it receives messages once it has joined.
+func (h *Hub) NewSocket(userID, id, session string, w Wire, out Transport) *Socket {
+	s := &Socket{UserID: userID, ID: id, Session: session, hub: h, wire: w, out: out}
+	s.flushFn = s.flush
+	now := time.Now()
+	s.heard.Store(now.UnixNano())
+	s.pingAt = now.Add(h.o.Ping)
+	s.timer.socket = s
+	h.wheel.schedule(&s.timer, s.pingAt)
+	return s
+}
+
+// Heard notes that the peer lives: it has sent a byte.
+func (s *Socket) Heard() { s.heard.Store(time.Now().UnixNano()) }
+
+// SetExpiry sets when the credentials run out; the zero time means never.
+func (s *Socket) SetExpiry(t time.Time) {
+	if t.IsZero() {
+		s.expires.Store(0)
+		return
+	}
+	s.expires.Store(t.UnixNano())
+	s.hub.wheel.schedule(&s.timer, time.Now()) // the tick works out what comes first
+}
+
+// Expiry returns what SetExpiry set.
+func (s *Socket) Expiry() time.Time {
+	if ns := s.expires.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// Send sends one frame to this socket alone. It never blocks.
+func (s *Socket) Send(event string, frame []byte) {
+	s.send(s.wire.Encode(notify.Message{Event: event, Frame: string(frame)}))
+}
+
+// SendRaw sends bytes that are framed already: the answers that the transport's
+// own protocol demands.
+func (s *Socket) SendRaw(p []byte) { s.send(p) }
+
+// send writes p at once if nothing waits, else queues it. A queue that would
+// grow past its bound closes the socket with 4102: nobody waits for it, and it
+// resumes with what it has. p is shared and never modified.
+func (s *Socket) send(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state != open:
+	case s.queued > 0 && s.queued+len(p) > s.hub.o.QueueBytes:
+		s.closeLocked(notify.CloseTooSlow, 0)
+	default:
+		s.writeLocked(p)
+	}
+}
+
+// writeLocked writes or queues p.
+func (s *Socket) writeLocked(p []byte) {
+	if s.queued > 0 {
+		s.queue = append(s.queue, p)
+		s.queued += len(p)
+		return
+	}
+	n, err := s.out.Write(p)
+	if err != nil {
+		s.endLocked()
+		return
+	}
+	if n < len(p) {
+		s.queue = append(s.queue, p[n:])
+		s.queued, s.moved = len(p)-n, time.Now()
+		s.out.AwaitWritable(s.flushFn)
+	}
+}
+
+// flushBytes is how much of a queue goes into one write.
+const flushBytes = 64 << 10
+
+var flushBuffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes); return &b }}
+
+// flush writes what has queued up, many frames in one write.
+func (s *Socket) flush() {
+	buf := flushBuffers.Get().(*[]byte)
+	defer flushBuffers.Put(buf)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.queued > 0 && s.state != ended {
+		p := s.gatherLocked((*buf)[:0])
+		n, err := s.out.Write(p)
+		if err != nil {
+			s.endLocked()
+			return
+		}
+		s.consumeLocked(n)
+		s.moved = time.Now()
+		if n < len(p) {
+			s.out.AwaitWritable(s.flushFn)
+			break
+		}
+	}
+	s.signalRoomLocked()
+	if s.queued == 0 && s.state == closing && !s.wire.Answers() {
+		s.endLocked()
+	}
+}
+
+// gatherLocked returns the head of the queue as one piece: a large frame as it
+// is, small ones copied together.
+func (s *Socket) gatherLocked(buf []byte) []byte {
+	if len(s.queue) == 1 || len(s.queue[0]) >= flushBytes {
+		return s.queue[0]
+	}
+	for _, p := range s.queue {
+		if len(buf)+len(p) > flushBytes {
+			break
+		}
+		buf = append(buf, p...)
+	}
+	return buf
+}
+
+func (s *Socket) consumeLocked(n int) {
+	s.queued -= n
+	for n > 0 && n >= len(s.queue[0]) {
+		n -= len(s.queue[0])
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+	}
+	if n > 0 {
+		s.queue[0] = s.queue[0][n:]
+	}
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+}
+
+// awaitRoom waits until at most half the queue is taken. It returns false once
+// the socket has ended or is closing.
+func (s *Socket) awaitRoom() bool {
+	for {
+		s.mu.Lock()
+		if s.state != open {
+			s.mu.Unlock()
+			return false
+		}
+		if s.queued <= s.hub.o.QueueBytes/2 {
+			s.mu.Unlock()
+			return true
+		}
+		if s.room == nil {
+			s.room = make(chan bool)
+		}
+		room := s.room
+		s.mu.Unlock()
+		<-room
+	}
+}
+
+func (s *Socket) signalRoomLocked() {
+	if s.room != nil && (s.state != open || s.queued <= s.hub.o.QueueBytes/2) {
+		close(s.room)
+		s.room = nil
+	}
+}
+
+// Close says goodbye with code and ends the connection when the peer has
+// answered or Options.CloseWithin has passed. Only the first call counts.
+// retryAfterMs 0 is left out of the bye frame.
+func (s *Socket) Close(code notify.CloseCode, retryAfterMs int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == open {
+		s.closeLocked(code, retryAfterMs)
+	}
+}
+
+func (s *Socket) closeLocked(code notify.CloseCode, retryAfterMs int) {
+	s.hub.stats.close(code)
+	if code == notify.CloseTooSlow && len(s.queue) > 1 {
+		// What it has not begun to receive it gets when it resumes.
+		s.queue = s.queue[:1:1]
+		s.queued = len(s.queue[0])
+	}
+	s.sayGoodbyeLocked(s.wire.Goodbye(code, retryAfterMs))
+}
+
+// CloseRaw is Close for a transport whose peer or library has already found the
+// words: frame is a finished close frame.
+func (s *Socket) CloseRaw(code notify.CloseCode, frame []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == open {
+		s.hub.stats.close(code)
+		s.sayGoodbyeLocked(frame)
+	}
+}
+
+func (s *Socket) sayGoodbyeLocked(goodbye []byte) {
+	s.state = closing
+	s.closeBy.Store(time.Now().Add(s.hub.o.CloseWithin).UnixNano())
+	s.hub.wheel.schedule(&s.timer, time.Now().Add(s.hub.o.CloseWithin))
+	s.writeLocked(goodbye)
+	s.signalRoomLocked()
+	if s.state == closing && s.queued == 0 && !s.wire.Answers() {
+		s.endLocked()
+	}
+}
+
+// abort ends the connection at once.
+func (s *Socket) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked()
+}
+
+// endLocked ends the transport. Whoever reads from it notices and calls Leave.
+func (s *Socket) endLocked() {
+	if s.state == ended {
+		return
+	}
+	s.state = ended
+	s.queue, s.queued = nil, 0
+	s.signalRoomLocked()
+	s.hub.wheel.cancel(&s.timer)
+	s.out.Close()
+}
+
+// tick does what is due on s and returns when it wants the next tick; the zero
+// time means never. It runs on the wheel's goroutine.
+func (s *Socket) tick(now time.Time) time.Time {
+	if by := s.closeBy.Load(); by != 0 {
+		if at := time.Unix(0, by); now.Before(at) {
+			return at
+		}
+		s.abort()
+		return time.Time{}
+	}
+	if s.dead(now.Add(-s.patience())) {
+		s.hub.stats.dead.Add(1)
+		s.abort()
+		return time.Time{}
+	}
+	if expires := s.Expiry(); !expires.IsZero() && !now.Before(expires) {
+		s.expire()
+	}
+	if !now.Before(s.pingAt) {
+		s.pingAt = now.Add(s.hub.o.Ping)
+		s.send(s.wire.Ping())
+	}
+	return s.nextTick()
+}
+
+// dead reports that nothing has been heard since the given time from a peer
+// that should talk, or that it has taken nothing of what waits for it.
+func (s *Socket) dead(since time.Time) bool {
+	if s.wire.Chatty() && !since.Before(time.Unix(0, s.heard.Load())) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queued > 0 && !since.Before(s.moved)
+}
+
+// nextTick is the earliest of the next ping, the moment from which the peer
+// counts as dead, and the expiry. closeBy is looked at last: a close that comes
+// after this has scheduled itself.
+func (s *Socket) nextTick() time.Time {
+	next := s.pingAt
+	if dead := time.Unix(0, s.heard.Load()).Add(s.patience()); s.wire.Chatty() && dead.Before(next) {
+		next = dead
+	}
+	if expires := s.Expiry(); !expires.IsZero() && expires.Before(next) {
+		next = expires
+	}
+	if by := s.closeBy.Load(); by != 0 {
+		next = time.Unix(0, by)
+	}
+	return next
+}
+
+// patience is how long a peer may be silent, or take nothing of what waits for it.
+func (s *Socket) patience() time.Duration { return 2*s.hub.o.Ping + s.hub.o.Ping/2 }
+
+// expire is due once: whoever handles it sets a new expiry or closes.
+func (s *Socket) expire() {
+	s.expires.Store(0)
+	if s.hub.o.Expired != nil {
+		s.hub.o.Expired(s)
+		return
+	}
+	s.Close(notify.CloseExpired, 0)
+}
