@@ -1,0 +1,147 @@
+// Package broker is the way through Redis: it appends notifications to each
+// user's log and announces them, reads the log, keeps how far a user has read,
+// and listens for what any node announces.
+//
+// When Redis is down nothing is accepted (ErrUnavailable: callers answer 503)
+// and nothing that was accepted is forgotten: subscriptions are renewed for
+// ever, and what was announced meanwhile is read from the log.
+package broker
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/notify"
+)
+
+var (
+	// ErrUnavailable means that Redis could not be asked, or could not store,
+	// within the budget. What was to be published was not announced, and will
+	// not be: a script that runs after its publisher gave up refuses itself.
+	ErrUnavailable = errors.New("broker: Redis is not available")
+	// ErrMismatch means that an idempotency key was used before with another request.
+	ErrMismatch = errors.New("broker: idempotency key used with another request")
+)
+
+// Options configures a Broker. The zero value works.
+type Options struct {
+	LogLength      int           // notifications kept per user; default 1000
+	LogRetention   time.Duration // how long they are kept; default 7 days
+	Budget         time.Duration // the longest a call to Redis may take; default 400 ms
+	IdempotencyTTL time.Duration // how long an idempotency key is kept; default 24 h
+	CanaryEvery    time.Duration // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
+	Node           string        // this node's name, in its canary; default random
+	Log            *slog.Logger  // default: nothing is logged
+}
+
+// Broker speaks to one Redis primary. Its clients must never retry a write.
+type Broker struct {
+	rdb redis.UniversalClient
+	o   Options
+
+	// offset is Redis's clock minus this node's monotonic one, in ms, as of the
+	// last answer; it dates the deadlines that publish.lua checks.
+	offset atomic.Int64
+	start  time.Time
+
+	sub subscription
+}
+
+//go:embed publish.lua
+var publishSource string
+
+//go:embed state.lua
+var stateSource string
+
+var (
+	publishScript = redis.NewScript(publishSource)
+	stateScript   = redis.NewScript(stateSource)
+)
+
+// New returns a broker on rdb, which must be configured never to retry
+// (MaxRetries -1) and to obey contexts (ContextTimeoutEnabled).
+func New(rdb redis.UniversalClient, o Options) *Broker {
+	if o.LogLength == 0 {
+		o.LogLength = 1000
+	}
+	if o.LogRetention == 0 {
+		o.LogRetention = 7 * 24 * time.Hour
+	}
+	if o.Budget == 0 {
+		o.Budget = 400 * time.Millisecond
+	}
+	if o.IdempotencyTTL == 0 {
+		o.IdempotencyTTL = 24 * time.Hour
+	}
+	if o.CanaryEvery == 0 {
+		o.CanaryEvery = time.Second
+	}
+	if o.Node == "" {
+		o.Node = randomName()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Broker{rdb: rdb, o: o, start: time.Now()}
+}
+
+func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, b.o.Budget)
+}
+
+func unavailable(operation string, err error) error {
+	return fmt.Errorf("%s: %w: %w", operation, ErrUnavailable, err)
+}
+
+// State is where a user's stream stands.
+type State struct {
+	Last   notify.ID // the newest id; 0 if there never was one
+	Read   notify.ID // read up to
+	Unread int       // stored, retained, unexpired, after Read
+	Moved  bool      // MarkRead has moved Read
+}
+
+// State asks where the user's stream stands.
+func (b *Broker) State(ctx context.Context, userID string) (State, error) {
+	return b.state(ctx, "state", userID, "", "")
+}
+
+// MarkRead moves what the user has read up to upTo: never back, never past the
+// newest id. The user's devices on every node are told if it moved.
+func (b *Broker) MarkRead(ctx context.Context, userID string, upTo notify.ID) (State, error) {
+	return b.state(ctx, "mark read", userID, strconv.FormatInt(int64(upTo), 10), readChannel)
+}
+
+func (b *Broker) state(ctx context.Context, operation, userID, upTo, announce string) (State, error) {
+	ctx, cancel := b.budget(ctx)
+	defer cancel()
+	keys := []string{logKey(userID), stateKey(userID), expiringKey(userID)}
+	v, err := stateScript.Run(ctx, b.rdb, keys, upTo, announce, userID).StringSlice()
+	if err != nil {
+		return State{}, unavailable(operation, err)
+	}
+	n, err := integers(v)
+	if err != nil || len(n) != 4 {
+		return State{}, unavailable(operation, fmt.Errorf("unexpected reply %q", v))
+	}
+	return State{Last: notify.ID(n[0]), Read: notify.ID(n[1]), Unread: int(n[2]), Moved: n[3] == 1}, nil
+}
+
+func integers(texts []string) ([]int64, error) {
+	n := make([]int64, len(texts))
+	for i, t := range texts {
+		var err error
+		if n[i], err = strconv.ParseInt(t, 10, 64); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"time"
+
+	"herald/notify"
+)
+
+// Receipt is what became of one notification.
+type Receipt struct {
+	ID    notify.ID // 0 if ephemeral
+	Nodes int       // subscriptions that Redis announced it to
+}
+
+// Idempotency makes a publish happen once. The zero value means that each call
+// is a publish of its own.
+type Idempotency struct {
+	Client string // whose key it is: keys of different clients never meet
+	Key    string // as the client sent it
+	Print  string // fingerprint of the request: the same key with another one is refused
+}
+
+// Publish stores and announces the drafts, all or none, in one script and one
+// round trip, and returns a receipt for each, in order. With an idempotency key
+// that was used before it returns the first receipts and replayed == true.
+//
+// A draft's message and those of the drafts before it may be the same slice:
+// one notification for many users travels to Redis once.
+//
+// After ErrUnavailable nothing has been announced unless the answer was lost on
+// its way back: retry with the same idempotency key.
+func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
+	call := b.newCall(drafts, idem)
+	ctx, cancel := b.budget(ctx)
+	defer cancel()
+	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
+		v, err := call.run(ctx, b)
+		if err != nil {
+			return nil, false, unavailable("publish", err)
+		}
+		switch verdict := v[0]; verdict {
+		case "stored", "replay":
+			receipts, err := parseReceipts(v[2:], len(drafts))
+			if err != nil {
+				return nil, false, unavailable("publish", err)
+			}
+			return receipts, verdict == "replay", nil
+		case "mismatch":
+			return nil, false, ErrMismatch
+		}
+	}
+	return nil, false, unavailable("publish", fmt.Errorf("refused as late by Redis's clock"))
+}
+
+// call is one run of publish.lua.
+type call struct {
+	keys    []string
+	lengths []byte
+	tails   []byte
+	print   string
+}
+
+func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency) *call {
+	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print}
+	for i := range drafts {
+		d := &drafts[i]
+		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
+		size := 0
+		if i == 0 || !sameTail(d, &drafts[i-1]) {
+			before := len(c.tails)
+			c.tails = notify.AppendTail(c.tails, d)
+			size = len(c.tails) - before
+		}
+		c.lengths = strconv.AppendInt(c.lengths, int64(size), 10)
+		c.lengths = append(c.lengths, ',')
+		c.lengths = strconv.AppendInt(c.lengths, ttlMillis(d), 10)
+		c.lengths = append(c.lengths, ';')
+	}
+	if idem.Key == "" {
+		c.print = ""
+		return c
+	}
+	h := sha256.Sum256([]byte(idem.Key))
+	c.keys = append(c.keys, idempotencyKey(idem.Client, hex.EncodeToString(h[:])))
+	return c
+}
+
+func sameTail(a, b *notify.Draft) bool {
+	return len(a.Message) > 0 && len(a.Message) == len(b.Message) && &a.Message[0] == &b.Message[0] &&
+		a.Kind == b.Kind && a.TraceParent == b.TraceParent
+}
+
+func ttlMillis(d *notify.Draft) int64 {
+	if d.Ephemeral {
+		return -1
+	}
+	return d.TTL.Milliseconds()
+}
+
+// run runs the script and takes Redis's time from the answer.
+func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
+	sent := time.Now()
+	v, err := publishScript.Run(ctx, b.rdb, c.keys,
+		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(sent),
+		c.print, b.o.IdempotencyTTL.Milliseconds()).StringSlice()
+	if err != nil {
+		return nil, err
+	}
+	if len(v) < 2 {
+		return nil, fmt.Errorf("unexpected reply %q", v)
+	}
+	if v[0] != "replay" {
+		b.learnTime(v[1], sent, v[0] == "late")
+	}
+	return v, nil
+}
+
+// deadline is the Redis time in ms after which a publish sent now is refused;
+// without any knowledge of Redis's clock there is none.
+func (b *Broker) deadline(sent time.Time) int64 {
+	offset := b.offset.Load()
+	if offset == 0 {
+		return int64(notify.MaxID)
+	}
+	return offset + sent.Sub(b.start).Milliseconds() + b.o.Budget.Milliseconds()
+}
+
+// learnTime notes Redis's time, taken while a call that began at sent was under
+// way: exact to the length of the call, so a long one teaches nothing unless it
+// must.
+func (b *Broker) learnTime(ms string, sent time.Time, must bool) {
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if err == nil && (must || time.Since(sent) < b.o.Budget/20) {
+		b.offset.Store(n - sent.Sub(b.start).Milliseconds())
+	}
+}
+
+func parseReceipts(v []string, drafts int) ([]Receipt, error) {
+	n, err := integers(v)
+	if err != nil || len(n) != 2*drafts {
+		return nil, fmt.Errorf("unexpected reply %q", v)
+	}
+	receipts := make([]Receipt, drafts)
+	for i := range receipts {
+		receipts[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
+	}
+	return receipts, nil
+}

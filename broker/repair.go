@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"herald/notify"
+)
+
+// Local is what a repair needs to know of and do to the sockets on this node.
+type Local interface {
+	Users(f func(userID string, last notify.ID) bool)
+	Repair(userID string) bool
+	Position(userID string) (last notify.ID, ok bool)
+	Target(userID string) notify.ID
+	Backfill(userID string, entries []notify.Message)
+	Repaired(userID string, target, newest notify.ID) bool
+}
+
+// Repairer fills the holes in local users' streams from the log, with their
+// sockets open. Few repairs run at once, however many users missed something,
+// and none is given up: while Redis is away they wait.
+type Repairer struct {
+	b     *Broker
+	local Local
+
+	mu      sync.Mutex
+	waiting []string      // guarded by mu: users to repair, each at most once (Local sees to it)
+	sweep   bool          // guarded by mu: compare every local user with the log
+	wake    chan struct{} // holds one token while there may be work; never closed
+}
+
+// repairers is how many users are repaired at once.
+const repairers = 8
+
+// sweepGroup is how many users' newest ids are asked for in one round trip.
+const sweepGroup = 500
+
+// NewRepairer returns a repairer; Run makes it work.
+func NewRepairer(b *Broker, local Local) *Repairer {
+	return &Repairer{b: b, local: local, wake: make(chan struct{}, 1)}
+}
+
+// User asks for the repair of one user whom local has marked. It never blocks.
+func (r *Repairer) User(userID string) {
+	r.mu.Lock()
+	r.waiting = append(r.waiting, userID)
+	r.mu.Unlock()
+	r.signal()
+}
+
+// All asks for every local user to be compared with the log, and repaired where
+// something is missing. It never blocks.
+func (r *Repairer) All() {
+	r.mu.Lock()
+	r.sweep = true
+	r.mu.Unlock()
+	r.signal()
+}
+
+func (r *Repairer) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run repairs until ctx ends, and returns when all it started has ended.
+func (r *Repairer) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, repairers)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+		for {
+			userID, sweep, ok := r.next()
+			if !ok {
+				break
+			}
+			if sweep {
+				r.compareAll(ctx)
+				continue
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				r.repair(ctx, userID)
+			})
+		}
+	}
+}
+
+func (r *Repairer) next() (userID string, sweep, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sweep {
+		r.sweep = false
+		return "", true, true
+	}
+	if len(r.waiting) == 0 {
+		r.waiting = nil
+		return "", false, false
+	}
+	userID = r.waiting[0]
+	r.waiting = r.waiting[1:]
+	return userID, false, true
+}
+
+// compareAll asks for the newest id of every local user, some hundreds in a
+// round trip, and queues those who have missed something.
+func (r *Repairer) compareAll(ctx context.Context) {
+	users := make([]string, 0, sweepGroup)
+	lasts := make([]notify.ID, 0, sweepGroup)
+	compare := func() {
+		ids := r.newest(ctx, users)
+		for i, id := range ids {
+			if id != lasts[i] && r.local.Repair(users[i]) {
+				r.User(users[i])
+			}
+		}
+		users, lasts = users[:0], lasts[:0]
+	}
+	r.local.Users(func(userID string, last notify.ID) bool {
+		users, lasts = append(users, userID), append(lasts, last)
+		if len(users) == sweepGroup {
+			compare()
+		}
+		return ctx.Err() == nil
+	})
+	if len(users) > 0 {
+		compare()
+	}
+}
+
+// newest asks until it is answered or ctx ends.
+func (r *Repairer) newest(ctx context.Context, users []string) []notify.ID {
+	for wait := minRepairWait; ctx.Err() == nil; wait = nextRepairWait(wait) {
+		ids, err := r.b.Newest(ctx, users)
+		if err == nil {
+			return ids
+		}
+		pause(ctx, wait)
+	}
+	return nil
+}
+
+// repair reads the user's log from where the local sockets stand until nothing
+// announced is missing.
+func (r *Repairer) repair(ctx context.Context, userID string) {
+	for wait := minRepairWait; ctx.Err() == nil; {
+		target := r.local.Target(userID)
+		after, ok := r.local.Position(userID)
+		if !ok {
+			r.local.Repaired(userID, target, target)
+			return
+		}
+		page, err := r.b.After(ctx, userID, after, repairPage)
+		if err != nil {
+			pause(ctx, wait)
+			wait = nextRepairWait(wait)
+			continue
+		}
+		wait = minRepairWait
+		r.local.Backfill(userID, page.Entries)
+		if !page.Full && r.local.Repaired(userID, target, page.Last) {
+			return
+		}
+	}
+}
+
+// repairPage is smaller than MaxPage: what it reads is queued for the sockets,
+// whose queues are bounded.
+const repairPage = 100
+
+const (
+	minRepairWait = 50 * time.Millisecond
+	maxRepairWait = time.Second
+)
+
+func nextRepairWait(wait time.Duration) time.Duration { return min(2*wait, maxRepairWait) }

@@ -1,0 +1,265 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/notify"
+)
+
+// Handlers are called by Listen, all on its receive loop: none may block, or
+// Redis drops the subscription for its full output buffer.
+type Handlers struct {
+	// Deliver gets each message for a user: a stored or ephemeral notification,
+	// or a read frame.
+	Deliver func(userID string, m notify.Message)
+	// Subscribed is called whenever the subscription has been made anew:
+	// anything may have been missed before.
+	Subscribed func()
+	// Channels are further channels to listen on, with what to do with a payload.
+	Channels map[string]func(payload string)
+}
+
+// SubscriptionStats counts what came over the subscription.
+type SubscriptionStats struct {
+	Received      uint64 // messages, canaries included
+	Foreign       uint64 // plain JSON of other programs, delivered as ephemeral
+	Malformed     uint64 // not JSON, too large, or on a channel that names no user: dropped
+	Subscriptions uint64 // times the subscription was made
+	Lost          uint64 // times it broke or fell silent
+}
+
+// subscription is the state that Listen shares with whoever asks for it.
+type subscription struct {
+	heard         atomic.Int64 // ns since Broker.start when the canary was last heard; 0: deaf
+	received      atomic.Uint64
+	foreign       atomic.Uint64
+	malformed     atomic.Uint64
+	subscriptions atomic.Uint64
+	lost          atomic.Uint64
+	warned        atomic.Int64 // ns since Broker.start when a dropped message was last logged
+}
+
+// Hears reports whether this node hears its own subscription: its canary came
+// back within the last three intervals.
+func (b *Broker) Hears() bool {
+	heard := b.sub.heard.Load()
+	return heard != 0 && time.Since(b.start)-time.Duration(heard) < 3*b.o.CanaryEvery
+}
+
+// SubscriptionStats returns the counts so far.
+func (b *Broker) SubscriptionStats() SubscriptionStats {
+	s := &b.sub
+	return SubscriptionStats{
+		Received: s.received.Load(), Foreign: s.foreign.Load(), Malformed: s.malformed.Load(),
+		Subscriptions: s.subscriptions.Load(), Lost: s.lost.Load(),
+	}
+}
+
+// Listen keeps one subscription open on rdb, a client of its own, until ctx
+// ends: made anew, for ever, whenever it breaks or its canary has not been heard
+// for twice Options.CanaryEvery. It returns when everything it started has ended.
+//
+// go-redis's Channel is not used: it drops what its buffer cannot hold, and its
+// health check never waits for the answer. Neither are read timeouts: one that
+// strikes in the middle of a message leaves the reader out of step.
+func (b *Broker) Listen(ctx context.Context, rdb redis.UniversalClient, h Handlers) {
+	canaries := make(chan struct{})
+	go func() { defer close(canaries); b.sing(ctx) }()
+	for wait := time.Duration(0); ctx.Err() == nil; {
+		began := time.Now()
+		err := b.listenOnce(ctx, rdb, h)
+		b.sub.heard.Store(0)
+		if ctx.Err() != nil {
+			break
+		}
+		b.sub.lost.Add(1)
+		b.o.Log.Warn("subscription lost, renewing", "error", err)
+		if time.Since(began) > 10*time.Second {
+			wait = 0
+		}
+		wait = min(max(2*wait, 20*time.Millisecond), time.Second)
+		pause(ctx, wait)
+	}
+	<-canaries
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// listenOnce subscribes and receives until the subscription ends. Receive
+// cannot be interrupted but by closing the connection, which the watcher does.
+func (b *Broker) listenOnce(ctx context.Context, rdb redis.UniversalClient, h Handlers) error {
+	channels := []string{readChannel}
+	for name := range h.Channels {
+		channels = append(channels, name)
+	}
+	ps := rdb.Subscribe(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	watcher := make(chan struct{})
+	go func() { defer close(watcher); b.watch(ctx); _ = ps.Close() }()
+	defer func() { cancel(); <-watcher }()
+
+	if err := ps.PSubscribe(ctx, channelPattern); err != nil {
+		return err
+	}
+	if err := ps.Subscribe(ctx, channels...); err != nil {
+		return err
+	}
+	for confirmed := 0; ; {
+		v, err := ps.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := v.(type) {
+		case *redis.Subscription:
+			if confirmed++; confirmed == 1+len(channels) {
+				b.sub.subscriptions.Add(1)
+				b.sub.heard.Store(int64(time.Since(b.start))) // until the canary says otherwise
+				b.o.Log.Info("subscribed", "pattern", channelPattern)
+				h.Subscribed()
+			} else if confirmed > 1+len(channels) {
+				return errResubscribed
+			}
+		case *redis.Message:
+			b.sub.received.Add(1)
+			b.receive(m, h)
+		}
+	}
+}
+
+// errResubscribed: go-redis has renewed the connection on its own; start over,
+// because what was published in between is lost.
+var errResubscribed = errors.New("connection renewed")
+
+// watch returns when ctx ends or the canary has not been heard for too long
+// since the last time, or since watch began.
+func (b *Broker) watch(ctx context.Context) {
+	began := time.Since(b.start)
+	t := time.NewTicker(b.o.CanaryEvery / 4)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		heard := max(began, time.Duration(b.sub.heard.Load()))
+		if time.Since(b.start)-heard > 2*b.o.CanaryEvery {
+			return
+		}
+	}
+}
+
+// sing publishes the canary until ctx ends.
+func (b *Broker) sing(ctx context.Context) {
+	name := channel(canaryMark + b.o.Node)
+	t := time.NewTicker(b.o.CanaryEvery)
+	defer t.Stop()
+	for {
+		call, cancel := b.budget(ctx)
+		b.rdb.Publish(call, name, "1") // a failure shows as silence
+		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (b *Broker) receive(m *redis.Message, h Handlers) {
+	if m.Pattern == "" {
+		b.receiveControl(m, h)
+		return
+	}
+	userID, ok := cutChannel(m.Channel)
+	switch {
+	case !ok:
+		b.drop("channel names no user", m.Channel)
+	case userID[0] == canaryMark[0]:
+		if userID[1:] == b.o.Node {
+			b.sub.heard.Store(int64(time.Since(b.start)))
+		}
+	default:
+		b.receiveMessage(userID, m.Payload, h)
+	}
+}
+
+func (b *Broker) receiveControl(m *redis.Message, h Handlers) {
+	if m.Channel != readChannel {
+		h.Channels[m.Channel](m.Payload)
+		return
+	}
+	userID, frame, ok := strings.Cut(m.Payload, " ")
+	if !ok || !notify.ValidUserID(userID) || notify.CheckJSON(bytesOf(frame)) != nil {
+		b.drop("not a read frame", m.Channel)
+		return
+	}
+	h.Deliver(userID, notify.Message{Event: "read", Frame: frame})
+}
+
+// receiveMessage passes on our own frames untouched and wraps the JSON of
+// programs that know nothing of this gateway.
+func (b *Broker) receiveMessage(userID, payload string, h Handlers) {
+	if id, prev, ok := notify.ParseStored(payload); ok {
+		h.Deliver(userID, notify.Message{Event: "notification", ID: id, Prev: prev, Frame: payload})
+		return
+	}
+	if notify.IsEphemeral(payload) {
+		h.Deliver(userID, notify.Message{Event: "notification", Frame: payload})
+		return
+	}
+	raw := bytesOf(payload)
+	if len(payload) > notify.MaxMessageBytes {
+		b.drop("message of "+strconv.Itoa(len(payload))+" bytes", channel(userID))
+		return
+	}
+	if err := notify.CheckJSON(raw); err != nil {
+		b.drop("message "+err.Error(), channel(userID))
+		return
+	}
+	b.sub.foreign.Add(1)
+	frame := notify.AppendEphemeral(nil, &notify.Draft{Message: raw}, time.Now().UnixMilli())
+	h.Deliver(userID, notify.Message{Event: "notification", Frame: string(frame)})
+}
+
+// drop counts a message that is delivered to nobody, and logs one a second.
+func (b *Broker) drop(why, ch string) {
+	b.sub.malformed.Add(1)
+	now, last := int64(time.Since(b.start)), b.sub.warned.Load()
+	if now-last > int64(time.Second) && b.sub.warned.CompareAndSwap(last, now) {
+		b.o.Log.Warn("dropped a published message", "why", why, "channel", strconv.QuoteToASCII(clip(ch, 160)))
+	}
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+// bytesOf returns the bytes of s without a copy; they must not be changed.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+func randomName() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
