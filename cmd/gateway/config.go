@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"herald/auth"
+	"herald/limiter"
+)
+
+// settings are the flags, and the HERALD_* variables of the same names.
+type settings struct {
+	Listen      string `placeholder:"HOST:PORT" help:"Address to serve on (default :3000; with the embedded Redis 127.0.0.1:3000)."`
+	AdminListen string `default:"127.0.0.1:3001" help:"Address for /metrics and pprof; off for none. Keep it on the loopback interface."`
+	RedisURL    string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"redis://[user:pass@]host:port[/db] or rediss://…; without it an embedded Redis, which forgets everything on exit."`
+
+	APIKeys     string `name:"api-keys" placeholder:"KEYS" help:"Backends: name:secret[:scope+scope], comma-separated. Secrets of 16 bytes or more; scopes publish, sessions, presence; default all."`
+	JWTKeys     string `name:"jwt-keys" placeholder:"KEYS" help:"Keys of JWTs: kid=ALG:secret or kid=ALG:@file.pem, comma-separated. HS256 HS384 HS512 RS256 ES256 EdDSA."`
+	JWTIssuer   string `name:"jwt-issuer" placeholder:"TEXT" help:"What iss must be (default: not checked)."`
+	JWTAudience string `name:"jwt-audience" placeholder:"TEXT" help:"What aud must hold (default: not checked)."`
+
+	AllowedOrigins string `placeholder:"ORIGINS" help:"Sites whose pages may connect, comma-separated, such as https://app.example.com (default: the request's own host)."`
+	TrustedProxies string `placeholder:"CIDRS" help:"Proxies whose X-Forwarded-For and -Proto are believed, comma-separated (default: none)."`
+	PublishLimit   string `default:"1000/1m" help:"Notifications per API key in any window of that length; off for none."`
+	ConnectLimit   string `default:"60/1m" help:"Connection attempts per client address in any window of that length; off for none."`
+
+	LogLength    int           `name:"log-length" default:"1000" help:"Notifications kept per user."`
+	LogRetention time.Duration `name:"log-retention" default:"168h" help:"How long they are kept."`
+
+	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
+	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
+	SessionCookie string        `default:"sid" help:"Name of the session cookie."`
+
+	MaxConnectionsPerUser int           `default:"20" help:"Connections of one user on this node; 0 for no limit."`
+	MaxConnections        int           `placeholder:"N" default:"0" help:"Connections on this node (default: what the limit of open files allows)."`
+	Ping                  time.Duration `default:"25s" help:"Between the pings to a connection; one that is silent for two and a half of these is ended."`
+	Drain                 time.Duration `default:"30s" help:"How long a node that is told to stop may take to send its clients away."`
+
+	Demo      string `enum:"auto,on,off" default:"auto" placeholder:"auto|on|off" help:"Demo log-in: anyone as anyone. auto: only with the embedded Redis."`
+	LogFormat string `enum:"text,json,auto" default:"auto" placeholder:"text|json|auto" help:"Log lines on standard error; auto: text on a terminal, else JSON."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
+}
+
+// config is what the settings mean.
+type config struct {
+	settings
+	embedded bool
+	demo     bool
+
+	apiKeys *auth.APIKeys
+	demoKey string // the made-up key's secret; "" if keys are configured
+	jwtKeys *auth.JWTKeys
+	origins auth.Origins
+	proxies []netip.Prefix
+	publish limiter.Limit
+	connect limiter.Limit
+}
+
+// config checks the settings; its error names the one that is wrong.
+func (s settings) config() (config, error) {
+	c := config{settings: s, embedded: s.RedisURL == ""}
+	c.demo = s.Demo == "on" || s.Demo == "auto" && c.embedded
+	if c.Listen == "" {
+		c.Listen = ":3000"
+		if c.embedded {
+			c.Listen = "127.0.0.1:3000"
+		}
+	}
+	if c.embedded && c.APIKeys == "" {
+		c.demoKey = randomHex(16)
+		c.APIKeys = "demo:" + c.demoKey
+	}
+	checks := []struct {
+		setting string
+		check   func() error
+	}{
+		{"HERALD_LISTEN", func() error { return hostPort(c.Listen) }},
+		{"HERALD_ADMIN_LISTEN", func() error { return hostPortOrOff(c.AdminListen) }},
+		{"HERALD_API_KEYS", func() (err error) { c.apiKeys, err = auth.ParseAPIKeys(c.APIKeys); return }},
+		{"HERALD_JWT_KEYS", func() (err error) { c.jwtKeys, err = auth.ParseJWTKeys(c.JWTKeys, os.ReadFile); return }},
+		{"HERALD_API_KEYS", func() error { return requireKeys(c) }},
+		{"HERALD_ALLOWED_ORIGINS", func() (err error) { c.origins, err = auth.ParseOrigins(c.AllowedOrigins); return }},
+		{"HERALD_TRUSTED_PROXIES", func() (err error) { c.proxies, err = limiter.ParsePrefixes(c.TrustedProxies); return }},
+		{"HERALD_PUBLISH_LIMIT", func() (err error) { c.publish, err = limiter.ParseLimit(c.PublishLimit); return }},
+		{"HERALD_CONNECT_LIMIT", func() (err error) { c.connect, err = limiter.ParseLimit(c.ConnectLimit); return }},
+		{"HERALD_LOG_LENGTH", func() error { return atLeast(int64(c.LogLength), 1) }},
+		{"HERALD_LOG_RETENTION", func() error { return atLeast(c.LogRetention, time.Second) }},
+		{"HERALD_SESSION_TTL", func() error { return atLeast(c.SessionTTL, time.Second) }},
+		{"HERALD_SESSION_MAX_AGE", func() error { return atLeast(c.SessionMaxAge, time.Second) }},
+		{"HERALD_SESSION_COOKIE", func() error { return cookieName(c.SessionCookie) }},
+		{"HERALD_MAX_CONNECTIONS_PER_USER", func() error { return atLeast(int64(c.MaxConnectionsPerUser), 0) }},
+		{"HERALD_MAX_CONNECTIONS", func() error { return atLeast(int64(c.MaxConnections), 0) }},
+		{"HERALD_PING", func() error { return atLeast(c.Ping, time.Second) }},
+		{"HERALD_DRAIN", func() error { return atLeast(c.Drain, 0) }},
+	}
+	for _, k := range checks {
+		if err := k.check(); err != nil {
+			return config{}, fmt.Errorf("%s: %w", k.setting, err)
+		}
+	}
+	return c, nil
+}
+
+func requireKeys(c config) error {
+	if c.apiKeys.Len() == 0 && c.jwtKeys.Len() == 0 {
+		return errors.New("with REDIS_URL set, keys must be configured here or in HERALD_JWT_KEYS")
+	}
+	return nil
+}
+
+func hostPort(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("must be host:port, not %q", s)
+	}
+	return nil
+}
+
+func hostPortOrOff(s string) error {
+	if s == "off" {
+		return nil
+	}
+	return hostPort(s)
+}
+
+func cookieName(s string) error {
+	if !auth.ValidCookieName(s) {
+		return fmt.Errorf("%q cannot be a cookie's name", s)
+	}
+	return nil
+}
+
+func atLeast[T int64 | time.Duration](v, least T) error {
+	if v < least {
+		return fmt.Errorf("must be at least %v, not %v", least, v)
+	}
+	return nil
+}
+
+// unknownVariable returns an error that names the first HERALD_* variable that
+// no setting has.
+func unknownVariable(app *kong.Kong, environ []string) error {
+	known := map[string]bool{}
+	_ = kong.Visit(app.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				known[name] = true
+			}
+		}
+		return next(nil)
+	})
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "HERALD_") && !known[name] {
+			return fmt.Errorf("%s: there is no such setting; gateway --help lists them", name)
+		}
+	}
+	return nil
+}
+
+var flagName = regexp.MustCompile(`--([a-z0-9-]+)`)
+
+// namingVariable adds to an error of kong's the variable that goes with the flag.
+func namingVariable(err error) error {
+	m := flagName.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", "HERALD_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_")), err)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// redisBudget is the longest that one call to Redis may take: a publish answers
+// 503 within half a second while Redis hangs.
+const redisBudget = 400 * time.Millisecond
+
+// redisOptions reads the URL and sets what the library's defaults get wrong:
+// nothing is ever retried (a retry after a lost answer writes twice), contexts
+// count, and nothing waits longer than its budget.
+func redisOptions(url string) (*redis.Options, error) {
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: must be redis://[user:pass@]host:port[/db] or rediss://…: %w", hideURL(err, url))
+	}
+	o.MaxRetries = -1
+	o.DialerRetries = 1
+	o.ContextTimeoutEnabled = true
+	o.DialTimeout = redisBudget
+	o.ReadTimeout = redisBudget
+	o.WriteTimeout = redisBudget
+	o.PoolTimeout = redisBudget
+	o.PoolSize = 64
+	o.MinIdleConns = 4
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return o, nil
+}
+
+// hideURL keeps the password out of the error.
+func hideURL(err error, url string) error {
+	if strings.Contains(err.Error(), url) || strings.Contains(url, "@") {
+		return fmt.Errorf("it cannot be parsed")
+	}
+	return err
+}
+
+// redisClients returns one client for commands and one for the subscription,
+// which has a connection to itself.
+func redisClients(url string) (commands, subscription *redis.Client, err error) {
+	o, err := redisOptions(url)
+	if err != nil {
+		return nil, nil, err
+	}
+	sub := *o
+	sub.MinIdleConns, sub.PoolSize = 0, 2
+	sub.DialTimeout = time.Second
+	return redis.NewClient(o), redis.NewClient(&sub), nil
+}
+
+// embeddedRedis starts an in-process Redis for trying things out. Its TTLs
+// follow the clock; nothing of it is written anywhere.
+func embeddedRedis() (*miniredis.Miniredis, error) {
+	m := miniredis.NewMiniRedis()
+	m.ClockTTL(true)
+	if err := m.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("embedded Redis: %w", err)
+	}
+	return m, nil
+}
+
+// redisHealth asks Redis how it is. Servers that know no INFO are only pinged.
+func redisHealth(rdb *redis.Client) func(context.Context) (time.Duration, map[string]string, error) {
+	return func(ctx context.Context) (time.Duration, map[string]string, error) {
+		ctx, cancel := context.WithTimeout(ctx, redisBudget)
+		defer cancel()
+		began := time.Now()
+		if err := rdb.Ping(ctx).Err(); err != nil {
+			return 0, nil, err
+		}
+		latency := time.Since(began)
+		text, err := rdb.Info(ctx).Result()
+		if err != nil && ctx.Err() != nil {
+			return 0, nil, err
+		}
+		return latency, parseInfo(text), nil
+	}
+}
+
+func parseInfo(text string) map[string]string {
+	info := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// redisLog passes the library's own messages on at debug level: what matters of
+// them is logged where it happens.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	l.log.Debug("redis client", "event", fmt.Sprintf(format, v...))
+}

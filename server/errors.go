@@ -1,0 +1,218 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+
+	"herald/auth"
+	"herald/broker"
+	"herald/hub"
+	"herald/notify"
+	"herald/sessions"
+)
+
+const closeExpired = notify.CloseExpired
+
+// problem is an error as the client sees it: application/problem+json (RFC 9457).
+type problem struct {
+	status     int
+	code       string // the short, stable error of the body
+	detail     string
+	retryAfter int // seconds; 0: no Retry-After
+}
+
+func (p *problem) Error() string { return p.code + ": " + p.detail }
+
+// The problems that are the same for everyone.
+var (
+	errNotFound    = &problem{status: 404, code: "not_found", detail: "there is nothing at this path"}
+	errMethod      = &problem{status: 405, code: "method_not_allowed", detail: "this path does not have this method; see Allow"}
+	errEncoding    = &problem{status: 415, code: "unsupported_encoding", detail: "Content-Encoding is not supported: send the body as it is"}
+	errType        = &problem{status: 415, code: "unsupported_media_type", detail: "Content-Type must be application/json"}
+	errBody        = &problem{status: 413, code: "too_large", detail: "the body is larger than 1 MiB"}
+	errHead        = &problem{status: 431, code: "header_too_large", detail: "the request's head is larger than 16 KiB"}
+	errDraining    = &problem{status: 503, code: "draining", detail: "this node is going away", retryAfter: 1}
+	errOverloaded  = &problem{status: 503, code: "overloaded", detail: "this node holds as many connections as it may", retryAfter: 5}
+	errDeaf        = &problem{status: 503, code: "unavailable", detail: "this node has lost its subscription to Redis", retryAfter: 1}
+	errUnavailable = &problem{status: 503, code: "unavailable", detail: "Redis is not available", retryAfter: 1}
+	errSession     = &problem{status: 404, code: "not_found", detail: "there is no such live session"}
+	errInternal    = &problem{status: 500, code: "internal", detail: "something went wrong here; it has been logged"}
+)
+
+func badRequest(detail string) *problem {
+	return &problem{status: 400, code: "bad_request", detail: detail}
+}
+
+// translate is the one table from errors to answers.
+func translate(err error) *problem {
+	var p *problem
+	var field *notify.FieldError
+	var httpErr *fiber.Error
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &field) && field.Size:
+		return &problem{status: 413, code: "too_large", detail: field.Error()}
+	case errors.As(err, &field):
+		return badRequest(field.Error())
+	case errors.Is(err, auth.ErrNoCredentials), errors.Is(err, auth.ErrCredentials):
+		return &problem{status: 401, code: "unauthorized", detail: auth.Detail(err)}
+	case errors.Is(err, auth.ErrTwoUsers):
+		return &problem{status: 400, code: "two_users", detail: auth.Detail(err)}
+	case errors.Is(err, auth.ErrTwoOrigins):
+		return &problem{status: 400, code: "bad_request", detail: auth.Detail(err)}
+	case errors.Is(err, auth.ErrScope):
+		return &problem{status: 403, code: "insufficient_scope", detail: auth.Detail(err)}
+	case errors.Is(err, auth.ErrNoOrigin), errors.Is(err, auth.ErrOrigin):
+		return &problem{status: 403, code: "origin_not_allowed", detail: auth.Detail(err)}
+	case errors.Is(err, sessions.ErrNotFound):
+		return errSession
+	case errors.Is(err, sessions.ErrData):
+		return badRequest(err.Error())
+	case errors.Is(err, broker.ErrMismatch):
+		return &problem{status: 422, code: "idempotency_mismatch", detail: "this Idempotency-Key was used before with another request"}
+	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, sessions.ErrUnavailable), errors.Is(err, auth.ErrUnavailable):
+		return errUnavailable
+	case errors.Is(err, hub.ErrDraining):
+		return errDraining
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return errBody
+	case errors.As(err, &httpErr):
+		return fromHTTP(httpErr)
+	}
+	return errInternal
+}
+
+// fromHTTP puts what Fiber and fasthttp refuse before any route into our words,
+// never theirs: they repeat parts of the request.
+func fromHTTP(err *fiber.Error) *problem {
+	switch err.Code {
+	case http.StatusRequestEntityTooLarge:
+		return errBody
+	case http.StatusRequestHeaderFieldsTooLarge:
+		return errHead
+	case http.StatusNotFound:
+		return errNotFound
+	case http.StatusMethodNotAllowed:
+		return errMethod
+	case http.StatusRequestTimeout:
+		return &problem{status: 408, code: "timeout", detail: "the request did not arrive in time"}
+	case http.StatusInternalServerError:
+		return errInternal
+	}
+	return &problem{status: 400, code: "bad_request", detail: "the request is not valid HTTP"}
+}
+
+// fail answers a request with its error.
+func (s *Server) fail(c *fiber.Ctx, err error) error {
+	p := translate(err)
+	if p == errInternal {
+		s.o.Log.Error("request failed", "path", c.Path(), "error", err)
+	}
+	s.refused.count(p.status)
+	if challenge := auth.Challenge(err); challenge != "" {
+		c.Set("WWW-Authenticate", challenge)
+	}
+	if p.retryAfter > 0 {
+		c.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	body := problemBody{
+		Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail, Error: p.code,
+	}
+	if p.status == http.StatusTooManyRequests {
+		body.RetryAfter = p.retryAfter
+	}
+	return answer(c, p.status, "application/problem+json", body)
+}
+
+type problemBody struct {
+	Type       string `json:"type"`
+	Title      string `json:"title"`
+	Status     int    `json:"status"`
+	Detail     string `json:"detail"`
+	Error      string `json:"error"`
+	RetryAfter int    `json:"retryAfter,omitempty"` // seconds
+}
+
+// answer sends v as JSON.
+func answer(c *fiber.Ctx, status int, contentType string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	c.Set("Content-Type", contentType)
+	c.Set("Cache-Control", "no-store")
+	return c.Status(status).Send(body)
+}
+
+func answerJSON(c *fiber.Ctx, status int, v any) error {
+	return answer(c, status, "application/json", v)
+}
+
+// sendJSON sends a finished JSON text.
+func sendJSON(c *fiber.Ctx, body []byte) error {
+	c.Set("Content-Type", "application/json")
+	c.Set("Cache-Control", "no-store")
+	return c.Status(fiber.StatusOK).Send(body)
+}
+
+// recover keeps a panic in one handler from everyone else.
+func (s *Server) recover(c *fiber.Ctx) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked("handler", v)
+			err = errInternal
+		}
+	}()
+	return c.Next()
+}
+
+func (s *Server) panicked(where string, v any) {
+	s.panics.Add(1)
+	s.o.Log.Error("panic", "where", where, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+}
+
+// secure sets what every answer carries.
+func (s *Server) secure(c *fiber.Ctx) error {
+	c.Set("X-Content-Type-Options", "nosniff")
+	return c.Next()
+}
+
+// refusals counts answers by status class and the statuses worth an alert.
+type refusals struct{ unauthorized, forbidden, limited, unavailable, internal, other atomic.Uint64 }
+
+func (r *refusals) count(status int) {
+	switch status {
+	case 401:
+		r.unauthorized.Add(1)
+	case 403:
+		r.forbidden.Add(1)
+	case 429:
+		r.limited.Add(1)
+	case 503:
+		r.unavailable.Add(1)
+	case 500:
+		r.internal.Add(1)
+	default:
+		r.other.Add(1)
+	}
+}
+
+// redact makes one line of fasthttp's message without the parts of a request
+// that it may quote.
+func redact(format string, args []any) string {
+	line := fmt.Sprintf(format, args...)
+	if i := strings.IndexAny(line, "\r\n\""); i >= 0 {
+		line = line[:i] + "…"
+	}
+	return line
+}

@@ -1,0 +1,196 @@
+package server
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"herald/auth"
+	"herald/limiter"
+	"herald/notify"
+)
+
+// publisher lets in backends whose API key or JWT has the scope.
+func (s *Server) publisher(scope auth.Scopes) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		p, err := s.Auth.Publisher(auth.Given(auth.ParseBearer(values(c, "Authorization"))), scope)
+		if err != nil {
+			return err
+		}
+		c.Locals(principalKey{}, p)
+		return c.Next()
+	}
+}
+
+type principalKey struct{}
+
+func principal(c *fiber.Ctx) auth.Principal {
+	p, _ := c.Locals(principalKey{}).(auth.Principal)
+	return p
+}
+
+// limit spends cost for the subject and puts the limit's headers on the answer,
+// or refuses with 429.
+func (s *Server) limit(c *fiber.Ctx, l *limiter.Limiter, subject string, cost int) error {
+	d := l.Allow(s.ctx, subject, cost)
+	for name, value := range d.Headers() {
+		c.Set(name, value)
+	}
+	if d.Allowed {
+		return nil
+	}
+	detail := "too many requests"
+	if d.TooCostly {
+		detail = "this costs more than the limit ever admits at once: split it"
+	}
+	return &problem{status: 429, code: "rate_limited", detail: detail, retryAfter: d.RetrySeconds()}
+}
+
+// visitor is who a browser's request is from, checked with everything that a
+// browser's request must pass.
+type visitor struct {
+	auth.Principal
+	since time.Time // when the check began: what was revoked later ends the connection
+}
+
+// visit checks the credentials and the Origin of a browser's request. A
+// credential in the subprotocol counts for WebSocket only, one in the query for
+// streams only: a link must not act for anyone.
+func (s *Server) visit(c *fiber.Ctx, rule auth.OriginRule, stream bool) (visitor, error) {
+	v := visitor{since: time.Now()}
+	creds := auth.Credentials{
+		Bearer: auth.Given(auth.ParseBearer(values(c, "Authorization"))),
+		Cookie: auth.Given(auth.CookieValue(values(c, "Cookie"), s.o.Cookie)),
+	}
+	if stream {
+		creds.Query = auth.Given(auth.QueryToken(queryValues(c, "token")))
+		token, _, err := auth.BearerSubprotocol(values(c, "Sec-WebSocket-Protocol"))
+		creds.Subprotocol = auth.Given(token, token != "" || err != nil, err)
+	}
+	p, err := s.Auth.Authenticate(s.ctx, creds)
+	if err != nil {
+		return visitor{}, err
+	}
+	v.Principal = p
+	return v, s.o.Origins.Admit(p.Method, rule, auth.Source{
+		Origin: values(c, "Origin"), FetchSite: values(c, "Sec-Fetch-Site"), Self: s.self(c),
+	})
+}
+
+// cors lets the pages of allowed sites read the answers to what their users ask
+// (WHATWG Fetch, 3.3). It refuses nothing: visit does.
+func (s *Server) cors(c *fiber.Ctx) error {
+	origin := values(c, "Origin")
+	if len(origin) == 1 && s.o.Origins.Check(origin, s.self(c)) == nil {
+		c.Set("Access-Control-Allow-Origin", origin[0])
+		c.Set("Access-Control-Allow-Credentials", "true")
+		c.Set("Access-Control-Expose-Headers", "Retry-After")
+		c.Set("Vary", "Origin")
+	}
+	return c.Next()
+}
+
+// preflight answers the question that browsers ask before an unsafe request to
+// another site; without cors's headers the answer is no.
+func preflight(c *fiber.Ctx) error {
+	c.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+	c.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	c.Set("Access-Control-Max-Age", "600")
+	return c.SendStatus(fiber.StatusNoContent)
+}
+
+// self is the origin under which the client knows this gateway.
+func (s *Server) self(c *fiber.Ctx) string {
+	scheme := "http"
+	if s.trusted(peer(c)) {
+		if proto := lastElement(values(c, "X-Forwarded-Proto")); strings.EqualFold(proto, "https") {
+			scheme = "https"
+		}
+	}
+	return scheme + "://" + strings.Clone(string(c.Request().Header.Host()))
+}
+
+func lastElement(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	last := values[len(values)-1]
+	return strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	for _, p := range s.o.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func peer(c *fiber.Ctx) netip.Addr {
+	a, _ := netip.AddrFromSlice(c.Context().RemoteIP())
+	return a.Unmap()
+}
+
+// clientIP is the client's address, past our own proxies.
+func (s *Server) clientIP(c *fiber.Ctx) netip.Addr {
+	return limiter.ClientIP(peer(c), values(c, "X-Forwarded-For"), s.o.TrustedProxies)
+}
+
+// values returns every value of a header, copied: fasthttp's memory belongs to
+// the next request as soon as this one is answered. This, queryValues and param
+// are where strings leave it.
+func values(c *fiber.Ctx, name string) []string {
+	raw := c.Request().Header.PeekAll(name)
+	if len(raw) == 0 {
+		return nil
+	}
+	list := make([]string, len(raw))
+	for i, v := range raw {
+		list[i] = string(v)
+	}
+	return list
+}
+
+func queryValues(c *fiber.Ctx, name string) []string {
+	var list []string
+	for _, v := range c.Context().QueryArgs().PeekMulti(name) {
+		list = append(list, string(v))
+	}
+	return list
+}
+
+// param returns a path parameter, unescaped once.
+func param(c *fiber.Ctx, name string) (string, error) {
+	v, err := url.PathUnescape(c.Params(name))
+	if err != nil {
+		return "", badRequest(name + " in the path is not validly escaped")
+	}
+	return strings.Clone(v), nil
+}
+
+// userParam returns the path's user id.
+func userParam(c *fiber.Ctx) (string, error) {
+	id, err := param(c, "user")
+	if err == nil && !notify.ValidUserID(id) {
+		err = &notify.FieldError{Field: "the user id in the path", Problem: notify.ErrUserID.Error()}
+	}
+	return id, err
+}
+
+// jsonBody returns the body of a request that must be JSON, as it was sent:
+// never decompressed, because a few bytes can become any number.
+func jsonBody(c *fiber.Ctx) ([]byte, error) {
+	h := &c.Request().Header
+	if len(h.Peek("Content-Encoding")) > 0 {
+		return nil, errEncoding
+	}
+	mediaType, _, _ := strings.Cut(string(h.ContentType()), ";")
+	if !strings.EqualFold(strings.TrimSpace(mediaType), "application/json") {
+		return nil, errType
+	}
+	return c.Request().Body(), nil
+}

@@ -1,0 +1,105 @@
+package server
+
+import (
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"herald/auth"
+	"herald/notify"
+)
+
+// csp lets the pages load nothing from anywhere else and run nothing inline.
+const csp = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+
+// page is GET /: the demo page.
+func (s *Server) page(c *fiber.Ctx) error {
+	c.Set("Content-Security-Policy", csp)
+	c.Set("Referrer-Policy", "no-referrer")
+	c.Set("Content-Type", "text/html; charset=utf-8")
+	c.Set("Cache-Control", "no-cache")
+	return c.Send(s.Page(s.o.Demo))
+}
+
+// client is GET /herald.js: the browser client, loadable from any allowed site.
+func (s *Server) client(c *fiber.Ctx) error {
+	c.Set("Access-Control-Allow-Origin", "*") // a public file, sent without credentials
+	return s.send(c, "herald.js")
+}
+
+func (s *Server) asset(c *fiber.Ctx) error { return s.send(c, c.Params("name")) }
+
+func (s *Server) send(c *fiber.Ctx, name string) error {
+	body, contentType, etag, ok := s.Asset(name)
+	if !ok {
+		return errNotFound
+	}
+	c.Set("ETag", etag)
+	c.Set("Cache-Control", "no-cache")
+	if match := c.Get("If-None-Match"); match == "*" || strings.Contains(match, etag) {
+		return c.SendStatus(fiber.StatusNotModified)
+	}
+	c.Set("Content-Type", contentType)
+	return c.Send(body)
+}
+
+// demoPrefix is where a user of the demo lives: the session cookie is scoped to
+// the path, so that two tabs of one browser can be two users.
+const demoPrefix = "/demo/as/:user"
+
+// demo registers what only the demo has: anyone may log in as anyone and send
+// to anyone.
+func (s *Server) demo() {
+	s.on("/demo/login", methods{"POST": {s.demoLogin}})
+	s.on(demoPrefix+"/", methods{"GET": {s.page}})
+	s.on(demoPrefix+"/notify", methods{"POST": {s.demoNotify}})
+	s.on(demoPrefix+"/sessions", methods{"DELETE": {s.demoLogOutEverywhere}})
+	s.user(demoPrefix)
+}
+
+func (s *Server) demoLogin(c *fiber.Ctx) error {
+	if err := s.limit(c, s.Connect, "demo", 1); err != nil {
+		return err
+	}
+	if err := s.o.Origins.Check(values(c, "Origin"), s.self(c)); err != nil {
+		return err
+	}
+	body, err := jsonBody(c)
+	if err != nil {
+		return err
+	}
+	r, err := notify.ParseSessionRequest(body)
+	if err != nil {
+		return err
+	}
+	if r.UserID == "" {
+		return &notify.FieldError{Field: "userId", Problem: "is required"}
+	}
+	id, session, err := s.Sessions.Create(s.ctx, r.UserID, nil)
+	if err != nil {
+		return err
+	}
+	path := "/demo/as/" + r.UserID + "/" // a user id needs no escaping in a path
+	s.setCookie(c, id, path, session.AbsoluteExpiresAt)
+	return answerJSON(c, fiber.StatusOK, map[string]string{"userId": r.UserID, "path": path})
+}
+
+// demoNotify is POST /notify for whoever is logged in.
+func (s *Server) demoNotify(c *fiber.Ctx) error {
+	v, err := s.visit(c, auth.OriginRequired, false)
+	if err != nil {
+		return err
+	}
+	c.Locals(principalKey{}, v.Principal)
+	return s.notifyOne(c)
+}
+
+func (s *Server) demoLogOutEverywhere(c *fiber.Ctx) error {
+	v, err := s.visit(c, auth.OriginRequired, false)
+	if err != nil {
+		return err
+	}
+	s.setCookie(c, "", "/demo/as/"+v.UserID+"/", time.Unix(1, 0))
+	return s.revokeAll(c, v.UserID)
+}

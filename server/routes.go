@@ -1,0 +1,87 @@
+package server
+
+import (
+	"github.com/gofiber/fiber/v2"
+
+	"herald/auth"
+)
+
+// routes is the whole route table. Every path answers in its own words to the
+// methods it has, 405 to others.
+func (s *Server) routes() {
+	s.app.Use(s.recover, s.secure)
+
+	// Backends: API key or JWT with the scope.
+	s.on("/notify", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyOne}})
+	s.on("/notify/batch", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyBatch}})
+	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.createSession}})
+
+	// Browsers: JWT or session cookie. Before /sessions/:handle, which would take "current".
+	s.user("")
+	if s.o.Demo {
+		s.demo()
+	}
+
+	s.on("/sessions/:handle", methods{
+		"PATCH":  {s.publisher(auth.ScopeSessions), s.updateSession},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.revokeSession},
+	})
+	s.on("/users/:user/sessions", methods{
+		"GET":    {s.publisher(auth.ScopeSessions), s.listSessions},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.revokeUser},
+	})
+
+	// Operators and load balancers.
+	s.on("/health", methods{"GET": {s.health}})
+	s.on("/health/live", methods{"GET": {s.live}})
+	s.on("/health/ready", methods{"GET": {s.ready}})
+	s.on("/health/redis", methods{"GET": {s.redisHealth}})
+
+	// Pages.
+	s.on("/", methods{"GET": {s.page}})
+	s.on("/herald.js", methods{"GET": {s.client}})
+	s.on("/assets/:name", methods{"GET": {s.asset}})
+	s.app.Use(func(*fiber.Ctx) error { return errNotFound })
+}
+
+// user registers what a user's own browser may call, below a prefix.
+func (s *Server) user(prefix string) {
+	own := func(path string, m methods) {
+		for name, handlers := range m {
+			m[name] = append([]fiber.Handler{s.cors}, handlers...)
+		}
+		m["OPTIONS"] = []fiber.Handler{s.cors, preflight}
+		s.on(prefix+path, m)
+	}
+	own("/ws", methods{"GET": {s.ws}})
+	own("/events", methods{"GET": {s.events}})
+	own("/inbox", methods{"GET": {s.inbox}})
+	own("/inbox/read", methods{"POST": {s.markRead}})
+	own("/sessions/current", methods{"GET": {s.currentSession}, "DELETE": {s.logOut}})
+}
+
+type methods map[string][]fiber.Handler
+
+// on registers a path's methods. HEAD goes with GET.
+func (s *Server) on(path string, m methods) {
+	allow := ""
+	for _, name := range []string{"GET", "POST", "PATCH", "DELETE", "OPTIONS"} {
+		handlers, ok := m[name]
+		if !ok {
+			continue
+		}
+		s.app.Add(name, path, handlers...)
+		if name == "GET" {
+			s.app.Add("HEAD", path, handlers...)
+			name = "GET, HEAD"
+		}
+		if allow != "" {
+			allow += ", "
+		}
+		allow += name
+	}
+	s.app.All(path, func(c *fiber.Ctx) error {
+		c.Set("Allow", allow)
+		return errMethod
+	})
+}

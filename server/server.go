@@ -1,0 +1,169 @@
+// Package server is everything that speaks HTTP: the routes, the upgrade to
+// WebSocket, and one client's life on any transport. It is the only room that
+// knows Fiber.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"herald/auth"
+	"herald/broker"
+	"herald/hub"
+	"herald/limiter"
+	"herald/sessions"
+)
+
+// Rooms are the parts of the gateway that the server puts on the network. All
+// are required.
+type Rooms struct {
+	Hub      *hub.Hub
+	Broker   *broker.Broker
+	Sessions *sessions.Store
+	Auth     *auth.Authenticator
+	Tokens   *auth.Verifier
+	Publish  *limiter.Limiter // keyed by API key
+	Connect  *limiter.Limiter // keyed by client address
+	Redis    RedisHealth
+	Page     func(demo bool) []byte
+	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
+}
+
+// RedisHealth asks Redis how it is: its own words (INFO) by field name.
+type RedisHealth func(ctx context.Context) (latency time.Duration, info map[string]string, err error)
+
+// Options configures a Server. The zero value works.
+type Options struct {
+	Cookie         string         // the session cookie's name; default sid
+	Origins        auth.Origins   // default: the request's own host
+	TrustedProxies []netip.Prefix // whose X-Forwarded-* are believed; default nobody's
+	Ping           time.Duration  // told to clients in hello; default 25 s
+	Demo           bool           // anyone may log in as anyone
+	Version        string         // shown in health
+	Log            *slog.Logger   // default: nothing is logged
+}
+
+// Server is the gateway's HTTP side.
+type Server struct {
+	Rooms
+	o   Options
+	app *fiber.App
+
+	// ctx ends when the server closes: every stream's calls to Redis end with it.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	streams sync.WaitGroup // goroutines of open streams
+
+	watch   *sessionWatch
+	started time.Time
+	panics  atomic.Uint64
+	refused refusals
+}
+
+// Limits on what a request may cost before anyone knows who sent it.
+const (
+	maxBody        = 1 << 20          // bytes of a request's body
+	maxHead        = 16 << 10         // bytes of a request's head: a JWT of 8 KiB and cookies fit
+	readTimeout    = 10 * time.Second // for a request's head and body
+	writeTimeout   = 10 * time.Second // for an answer
+	idleTimeout    = 75 * time.Second // of a keep-alive connection: more than nginx's 60
+	maxConcurrency = 256 << 10        // connections
+)
+
+// New returns a server that does not listen yet.
+func New(r Rooms, o Options) *Server {
+	if o.Cookie == "" {
+		o.Cookie = "sid"
+	}
+	if o.Ping == 0 {
+		o.Ping = 25 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{Rooms: r, o: o, started: time.Now()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.watch = newSessionWatch(r.Sessions, o.Log)
+	s.app = fiber.New(fiber.Config{
+		StrictRouting: true, CaseSensitive: true,
+		BodyLimit: maxBody, ReadBufferSize: maxHead, Concurrency: maxConcurrency,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		DisablePreParseMultipartForm: true, DisableStartupMessage: true, DisableDefaultContentType: true,
+		ErrorHandler: s.fail,
+	})
+	// A hijacked connection belongs to its stream, which outlives the handler.
+	s.app.Server().KeepHijackedConns = true
+	s.app.Server().NoDefaultServerHeader = true
+	s.app.Server().Logger = fasthttpLog{o.Log}
+	s.routes()
+	return s
+}
+
+// Serve answers on l until Shutdown. It returns nil after Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	return s.app.Listener(keepAlive{l})
+}
+
+// Run does the server's work in the background until ctx ends.
+func (s *Server) Run(ctx context.Context) { s.watch.run(ctx) }
+
+// Recheck has every open session looked up again: revocations may have been
+// missed. It never blocks.
+func (s *Server) Recheck() {
+	s.Hub.Sessions(expiryGroup, func(group []*hub.Socket) bool {
+		s.watch.add(group...)
+		return true
+	})
+}
+
+// Expired is what the hub calls when a socket's credentials run out.
+func (s *Server) Expired(sock *hub.Socket) {
+	if sock.Session == "" {
+		sock.Close(closeExpired, 0)
+		return
+	}
+	s.watch.add(sock) // it may have slid on since
+}
+
+// Shutdown stops listening, lets requests under way finish within ctx, and ends
+// what is left of every stream. Drain the hub first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.app.ShutdownWithContext(ctx)
+	s.cancel()
+	done := make(chan struct{})
+	go func() { s.streams.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	}
+	return err
+}
+
+// keepAlive sets TCP keep-alive on what it accepts, so that a peer that
+// vanished while idle is noticed even before it is upgraded.
+type keepAlive struct{ net.Listener }
+
+func (l keepAlive) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	}
+	return c, err
+}
+
+// fasthttpLog passes on what fasthttp has to say. At debug level: it logs
+// each client that sent half a request.
+type fasthttpLog struct{ log *slog.Logger }
+
+func (l fasthttpLog) Printf(format string, args ...any) {
+	l.log.Debug("http", "event", redact(format, args))
+}

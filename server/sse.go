@@ -1,0 +1,103 @@
+package server
+
+import (
+	"bytes"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"herald/auth"
+	"herald/hub"
+	"herald/notify"
+)
+
+// events is GET /events: the same stream as server-sent events (WHATWG HTML, 9.2).
+func (s *Server) events(c *fiber.Ctx) error {
+	if c.Method() != fiber.MethodGet {
+		return errMethod
+	}
+	st, err := s.admit(c, auth.OriginOrSameOrigin)
+	if err != nil {
+		return err
+	}
+	head := eventsHead(values(c, "Origin"))
+	s.hijack(c, func(raw net.Conn, _ []byte) { st.serveEvents(head, raw) })
+	return nil
+}
+
+// eventsHead is the answer's head. The body ends with the connection, which
+// needs no chunks; a proxy must not collect it.
+func eventsHead(origin []string) []byte {
+	head := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" +
+		"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+	if len(origin) == 1 { // it was found to be allowed
+		head += "Access-Control-Allow-Origin: " + origin[0] + "\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+	}
+	return []byte(head + "\r\n")
+}
+
+// serveEvents runs a stream on a hijacked connection. Nothing is expected from
+// the client: reading only tells when it is gone.
+func (st *stream) serveEvents(head []byte, conn net.Conn) {
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := conn.Write(head); err != nil {
+		return
+	}
+	_ = conn.SetWriteDeadline(time.Time{})
+	st.open(eventStream, newTransport(conn))
+	defer st.end()
+	st.join()
+	var discard [64]byte
+	for {
+		if _, err := conn.Read(discard[:]); err != nil {
+			return
+		}
+	}
+}
+
+// eventStreamWire frames what the hub sends as server-sent events.
+type eventStreamWire struct{}
+
+var (
+	eventStream hub.Wire = &eventStreamWire{}
+	heartbeat            = []byte(": ping\n\n")
+)
+
+// Encode implements hub.Wire. A line break in the frame, which JSON has only
+// between its tokens, starts another data line; the client puts them together
+// with a newline.
+func (*eventStreamWire) Encode(m notify.Message) []byte {
+	b := make([]byte, 0, len(m.Frame)+64)
+	b = append(b, "event: "...)
+	b = append(b, m.Event...)
+	if m.ID != 0 {
+		b = append(b, "\nid: "...)
+		b = strconv.AppendInt(b, int64(m.ID), 10)
+	}
+	b = append(b, "\ndata: "...)
+	if strings.ContainsAny(m.Frame, "\r\n") {
+		frame := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(m.Frame)
+		b = append(b, strings.ReplaceAll(frame, "\n", "\ndata: ")...)
+	} else {
+		b = append(b, m.Frame...)
+	}
+	return append(b, "\n\n"...)
+}
+
+func (*eventStreamWire) Ping() []byte  { return heartbeat }
+func (*eventStreamWire) Answers() bool { return false }
+func (*eventStreamWire) Chatty() bool  { return false }
+
+// Goodbye implements hub.Wire: an EventSource comes back by itself after retry.
+func (w *eventStreamWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
+	b := w.Encode(notify.Message{Event: "bye", Frame: string(notify.ByeFrame(code, retryAfterMs))})
+	if retryAfterMs > 0 {
+		b = append(bytes.TrimSuffix(b, []byte("\n")), "retry: "...)
+		b = strconv.AppendInt(b, int64(retryAfterMs), 10)
+		b = append(b, "\n\n"...)
+	}
+	return b
+}
