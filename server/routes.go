@@ -41,7 +41,6 @@ func (s *Server) routes() {
 	s.on("/", methods{"GET": {s.page}})
 	s.on("/herald.js", methods{"GET": {s.client}})
 	s.on("/assets/:name", methods{"GET": {s.asset}})
-	s.app.Use(func(*fiber.Ctx) error { return errNotFound })
 }
 
 // user registers what a user's own browser may call, below a prefix.

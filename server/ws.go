@@ -21,7 +21,11 @@ func (s *Server) ws(c *fiber.Ctx) error {
 	if c.Method() != fiber.MethodGet {
 		return errMethod
 	}
-	st, err := s.admit(c, auth.OriginRequired)
+	rule := auth.OriginRequired
+	if len(c.Request().Header.Peek("Upgrade")) == 0 {
+		rule = auth.OriginOrSameOrigin // a page asks by fetch why its upgrade failed
+	}
+	st, err := s.admit(c, rule)
 	if err != nil {
 		return err
 	}
