@@ -1,0 +1,102 @@
+package limiter
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// windowKey is the zset of what one subject was admitted: score = when in µs by
+// Redis's clock, member = <sum>:<cost>[:<skew>] as window.lua says. It lives for
+// one window after the newest entry.
+func windowKey(scope, subject string) string {
+	return "ratelimit:" + scope + ":" + escape(subject)
+}
+
+// escape keeps a subject from changing the meaning of its key (':' and '{' do):
+// each byte outside [A-Za-z0-9._@-] becomes %XX, so no two subjects share a key.
+func escape(subject string) string {
+	clean := 0
+	for clean < len(subject) && plain(subject[clean]) {
+		clean++
+	}
+	if clean == len(subject) {
+		return subject
+	}
+	b := []byte(subject[:clean])
+	for _, c := range []byte(subject[clean:]) {
+		if plain(c) {
+			b = append(b, c)
+			continue
+		}
+		b = fmt.Appendf(b, "%%%02X", c)
+	}
+	return string(b)
+}
+
+func plain(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return strings.IndexByte("._@-", c) >= 0
+}
+
+//go:embed window.lua
+var windowSource string
+
+var windowScript = redis.NewScript(windowSource)
+
+// verdict is the script's answer to one cost.
+type verdict struct {
+	clock     time.Time     // Redis's
+	wait      time.Duration // 0: admitted
+	remaining int
+	reset     time.Duration
+}
+
+// window is how one limiter asks Redis.
+type window struct {
+	rdb    redis.Scripter
+	limit  any // ARGV[1]
+	length any // ARGV[2]
+}
+
+func newWindow(rdb redis.Scripter, limit Limit) window {
+	return window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
+}
+
+// ask runs the script once for all costs, in order: one round trip, two when
+// Redis does not have the script yet. After an error the costs may have been
+// counted all the same, when only the answer was lost.
+func (w window) ask(ctx context.Context, key string, costs []int) (replies, error) {
+	text := strconv.AppendInt(make([]byte, 0, 24), int64(costs[0]), 10)
+	for _, n := range costs[1:] {
+		text = strconv.AppendInt(append(text, ','), int64(n), 10)
+	}
+	r, err := windowScript.Run(ctx, w.rdb, []string{key}, w.limit, w.length, string(text)).Int64Slice()
+	if err != nil {
+		return nil, fmt.Errorf("ask window: %w", err)
+	}
+	if len(r) != 1+3*len(costs) {
+		return nil, fmt.Errorf("ask window: %d numbers for %d costs", len(r), len(costs))
+	}
+	return r, nil
+}
+
+// replies is what the script returned: the clock, then three numbers for each cost.
+type replies []int64
+
+func (r replies) verdict(i int) verdict {
+	return verdict{
+		clock:     time.UnixMicro(r[0]),
+		wait:      time.Duration(r[1+3*i]) * time.Microsecond,
+		remaining: int(r[2+3*i]),
+		reset:     time.Duration(r[3+3*i]) * time.Microsecond,
+	}
+}
