@@ -37,6 +37,8 @@ type Options struct {
 	LogRetention   time.Duration // how long they are kept; default 7 days
 	Budget         time.Duration // the longest a call to Redis may take; default 400 ms
 	IdempotencyTTL time.Duration // how long an idempotency key is kept; default 24 h
+	WaitReplicas   int           // replicas that must have a publish before it is acknowledged; default none
+	WaitTimeout    time.Duration // how long they may take, beside Budget; default 250 ms
 	CanaryEvery    time.Duration // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
 	Node           string        // this node's name, in its canary; default random
 	Log            *slog.Logger  // default: nothing is logged
@@ -80,6 +82,9 @@ func New(rdb redis.UniversalClient, o Options) *Broker {
 	}
 	if o.IdempotencyTTL == 0 {
 		o.IdempotencyTTL = 24 * time.Hour
+	}
+	if o.WaitTimeout == 0 {
+		o.WaitTimeout = 250 * time.Millisecond
 	}
 	if o.CanaryEvery == 0 {
 		o.CanaryEvery = time.Second

@@ -474,3 +474,52 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	})
 }
+
+// TestWaitReplicas: acknowledged means that a replica has it.
+func TestWaitReplicas(t *testing.T) {
+	primary := redistest.Start(t)
+	host, port, _ := strings.Cut(primary.Addr, ":")
+	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	b := New(client(t, primary.Addr), Options{WaitReplicas: 1, WaitTimeout: 200 * time.Millisecond})
+	onReplica := New(client(t, replica.Addr), Options{})
+	key := Idempotency{Client: "shop", Key: "1", Print: "p"}
+	insist := func(d notify.Draft) (r []Receipt, replayed bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		for {
+			r, replayed, err := b.Publish(ctx, []notify.Draft{d}, key)
+			if err == nil {
+				return r, replayed
+			}
+			if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	insist(draft("42", `1`)) // until the replica has synchronised
+	if log := readAll(t, onReplica, "42"); len(log) != 1 {
+		t.Fatalf("the replica has %+v", log)
+	}
+
+	replica.Stop()
+	key.Key = "2"
+	// The second is a replay, from another node, of what is stored but not safe.
+	for _, b := range []*Broker{b, New(client(t, primary.Addr), b.o)} {
+		if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `2`)}, key); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("acknowledged without a replica: %v", err)
+		}
+	}
+	replica.Continue()
+	if _, replayed := insist(draft("42", `2`)); !replayed {
+		t.Error("published twice")
+	}
+	if log := readAll(t, onReplica, "42"); len(log) != 2 {
+		t.Errorf("the replica has %+v", log)
+	}
+	primary.Client().ScriptFlush(t.Context())
+	key.Key = "3"
+	if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `3`)}, key); err != nil {
+		t.Errorf("after SCRIPT FLUSH: %v", err)
+	}
+}

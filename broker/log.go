@@ -19,6 +19,17 @@ type Page struct {
 // MaxPage is how many entries one read of the log returns at most.
 const MaxPage = 500
 
+// Limit is how many entries to read next so that they come to about so many
+// bytes, judged by the size of this page's: at least one, at most MaxPage. A
+// reader that goes by it never holds a whole log, whatever the size of messages.
+func (p Page) Limit(bytes int) int {
+	size := 0
+	for _, m := range p.Entries {
+		size += len(m.Frame)
+	}
+	return min(MaxPage, max(1, len(p.Entries)*bytes/max(1, size)))
+}
+
 // After reads at most limit (≤ MaxPage) entries of the user's log after an id.
 func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limit int) (Page, error) {
 	ctx, cancel := b.budget(ctx)

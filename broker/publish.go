@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"herald/notify"
 )
@@ -32,11 +35,16 @@ type Idempotency struct {
 // A draft's message and those of the drafts before it may be the same slice:
 // one notification for many users travels to Redis once.
 //
-// After ErrUnavailable nothing has been announced unless the answer was lost on
-// its way back: retry with the same idempotency key.
+// After ErrUnavailable nothing has been announced, except if the answer was lost
+// on its way back, or if too few replicas had it in time (Options.WaitReplicas):
+// retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
 	call := b.newCall(drafts, idem)
-	ctx, cancel := b.budget(ctx)
+	budget := b.o.Budget
+	if b.o.WaitReplicas > 0 {
+		budget += b.o.WaitTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
 		v, err := call.run(ctx, b)
@@ -105,9 +113,10 @@ func ttlMillis(d *notify.Draft) int64 {
 // run runs the script and takes Redis's time from the answer.
 func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	sent := time.Now()
-	v, err := publishScript.Run(ctx, b.rdb, c.keys,
+	v, err := c.eval(ctx, b, []any{
 		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(sent),
-		c.print, b.o.IdempotencyTTL.Milliseconds()).StringSlice()
+		c.print, b.o.IdempotencyTTL.Milliseconds(),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +128,45 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	}
 	return v, nil
 }
+
+func (c *call) eval(ctx context.Context, b *Broker, args []any) ([]string, error) {
+	if b.o.WaitReplicas == 0 {
+		return publishScript.Run(ctx, b.rdb, c.keys, args...).StringSlice()
+	}
+	v, err := c.evalAndWait(ctx, b, args)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if err := publishScript.Load(ctx, b.rdb).Err(); err != nil {
+			return nil, err
+		}
+		v, err = c.evalAndWait(ctx, b, args)
+	}
+	return v, err
+}
+
+// evalAndWait runs the script and WAIT on one connection: WAIT counts the
+// replicas that have all writes of its own connection.
+func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) ([]string, error) {
+	var script, wait *redis.Cmd
+	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		script = publishScript.EvalSha(ctx, p, c.keys, args...)
+		wait = p.Do(ctx, "WAIT", b.o.WaitReplicas, b.o.WaitTimeout.Milliseconds())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := script.StringSlice()
+	if err != nil || len(v) > 0 && v[0] != "stored" && v[0] != "replay" {
+		return v, err
+	}
+	if n, err := wait.Int(); err != nil || n < b.o.WaitReplicas {
+		return nil, fmt.Errorf("%d of %d replicas have it: %w", n, b.o.WaitReplicas, errors.Join(errReplicas, err))
+	}
+	return v, nil
+}
+
+// errReplicas: stored and announced, but not yet safe.
+var errReplicas = errors.New("too few replicas")
 
 // deadline is the Redis time in ms after which a publish sent now is refused;
 // without any knowledge of Redis's clock there is none.

@@ -16,6 +16,8 @@ type Local interface {
 	Target(userID string) notify.ID
 	Backfill(userID string, entries []notify.Message)
 	Repaired(userID string, target, newest notify.ID) bool
+	// AwaitRoom returns when the user's sockets can take more, or ctx ends.
+	AwaitRoom(ctx context.Context, userID string)
 }
 
 // Repairer fills the holes in local users' streams from the log, with their
@@ -156,6 +158,7 @@ func (r *Repairer) newest(ctx context.Context, users []string) []notify.ID {
 // repair reads the user's log from where the local sockets stand until nothing
 // announced is missing.
 func (r *Repairer) repair(ctx context.Context, userID string) {
+	limit := firstRepairPage
 	for wait := minRepairWait; ctx.Err() == nil; {
 		target := r.local.Target(userID)
 		after, ok := r.local.Position(userID)
@@ -163,7 +166,7 @@ func (r *Repairer) repair(ctx context.Context, userID string) {
 			r.local.Repaired(userID, target, target)
 			return
 		}
-		page, err := r.b.After(ctx, userID, after, repairPage)
+		page, err := r.b.After(ctx, userID, after, limit)
 		if err != nil {
 			pause(ctx, wait)
 			wait = nextRepairWait(wait)
@@ -174,12 +177,27 @@ func (r *Repairer) repair(ctx context.Context, userID string) {
 		if !page.Full && r.local.Repaired(userID, target, page.Last) {
 			return
 		}
+		limit = page.Limit(repairBytes)
+		r.awaitRoom(ctx, userID)
 	}
 }
 
-// repairPage is smaller than MaxPage: what it reads is queued for the sockets,
-// whose queues are bounded.
-const repairPage = 100
+// awaitRoom lets the sockets write what they were given before they are given
+// more: a long repair must not look like a slow client. One that takes nothing
+// for that long is one.
+func (r *Repairer) awaitRoom(ctx context.Context, userID string) {
+	ctx, cancel := context.WithTimeout(ctx, repairPatience)
+	defer cancel()
+	r.local.AwaitRoom(ctx, userID)
+}
+
+// A page of a repair is what half a socket's queue holds, judged by the page
+// before; the first is as many messages as fit at their largest.
+const (
+	firstRepairPage = 2
+	repairBytes     = 128 << 10
+	repairPatience  = 2 * time.Second
+)
 
 const (
 	minRepairWait = 50 * time.Millisecond

@@ -7,9 +7,11 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -289,6 +291,22 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 		u.last = end
 	}
 	return true
+}
+
+// AwaitRoom returns when at most half the queue of each of the user's live
+// sockets is taken, or ctx ends.
+func (h *Hub) AwaitRoom(ctx context.Context, userID string) {
+	u := h.user(userID)
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	sockets := slices.Clone(u.sockets)
+	live := slices.DeleteFunc(sockets, func(s *Socket) bool { return !s.live })
+	u.mu.Unlock()
+	for _, s := range live {
+		s.awaitRoom(ctx)
+	}
 }
 
 // Users calls f with each user who has a live socket here and that user's

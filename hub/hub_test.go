@@ -206,7 +206,7 @@ func TestExpiredEntriesChain(t *testing.T) {
 	s := h.NewSocket("a", "c", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 1)
-	s.Resume([]notify.Message{expired, stored(3, 2)})
+	s.Resume(t.Context(), []notify.Message{expired, stored(3, 2)})
 	expect(t, s.out.(*pipe), "hello", "3")
 }
 
@@ -224,7 +224,7 @@ func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 		t.Fatal("live without 6")
 	}
 	target = h.Target("a")
-	s.Resume([]notify.Message{stored(6, 5)})
+	s.Resume(t.Context(), []notify.Message{stored(6, 5)})
 	if !s.GoLive(target) {
 		t.Fatal("not live with 6")
 	}
@@ -238,7 +238,7 @@ func TestResumeTellsGaps(t *testing.T) {
 	s := h.NewSocket("a", "c", "", line, p)
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
-	s.Resume([]notify.Message{stored(9, 8), stored(10, 9)})
+	s.Resume(t.Context(), []notify.Message{stored(9, 8), stored(10, 9)})
 	s.Lose(12)
 	expect(t, p, "hello", string(notify.GapFrame(5, 9)), "9", "10", string(notify.GapFrame(10, 0)))
 	if s.Last() != 12 {
@@ -294,7 +294,7 @@ func TestResumeWaitsForASlowClient(t *testing.T) {
 			entries = append(entries, stored(i+1, i))
 		}
 		done := make(chan bool)
-		go func() { done <- s.Resume(entries) }()
+		go func() { done <- s.Resume(t.Context(), entries) }()
 		for finished := false; !finished; {
 			synctest.Wait()
 			select {
@@ -416,7 +416,7 @@ func TestDrain(t *testing.T) {
 		h := New(Options{})
 		defer h.Close()
 		var pipes []*pipe
-		for i := range 2000 {
+		for i := range 1500 {
 			s, p := connect(t, h, fmt.Sprint("u", i), 0)
 			pipes = append(pipes, p)
 			answers := i%2 == 0 // these at once, the others never
@@ -512,7 +512,7 @@ func TestConcurrently(t *testing.T) {
 				s.Greet([]byte("hello"), since)
 				for {
 					target := h.Target(id)
-					s.Resume(read(id, s.Last()))
+					s.Resume(t.Context(), read(id, s.Last()))
 					if s.GoLive(target) {
 						break
 					}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -98,8 +99,8 @@ func (s *Socket) Greet(hello []byte, last notify.ID) {
 // Resume sends what was read from the log, in order, with a gap frame wherever
 // an entry doesn't continue what the client has, and waits while more than half
 // the queue is taken: a client that takes its time is not a slow one. It
-// returns false once the socket has ended.
-func (s *Socket) Resume(entries []notify.Message) bool {
+// returns false once the socket or ctx has ended.
+func (s *Socket) Resume(ctx context.Context, entries []notify.Message) bool {
 	for _, m := range entries {
 		if m.ID <= s.last {
 			continue
@@ -111,7 +112,7 @@ func (s *Socket) Resume(entries []notify.Message) bool {
 		if m.Frame == "" { // expired: it counts for the chain only
 			continue
 		}
-		if !s.awaitRoom() {
+		if !s.awaitRoom(ctx) {
 			return false
 		}
 		s.hub.stats.delivered.Add(1)

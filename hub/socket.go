@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,12 +58,12 @@ type Socket struct {
 	last    notify.ID
 
 	mu      sync.Mutex
-	state   state     // guarded by mu
-	queue   [][]byte  // guarded by mu: waiting for the transport; the first may be partly written
-	queued  int       // guarded by mu: bytes in queue
-	moved   time.Time // guarded by mu: when the queue began, or bytes last left it
-	room    chan bool // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
-	flushFn func()    // static: s.flush, bound once
+	state   state         // guarded by mu
+	queue   [][]byte      // guarded by mu: waiting for the transport; the first may be partly written
+	queued  int           // guarded by mu: bytes in queue
+	moved   time.Time     // guarded by mu: when the queue began, or bytes last left it
+	room    chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
+	flushFn func()        // static: s.flush, bound once
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
 	timer  timer
@@ -88,7 +89,7 @@ func (h *Hub) NewSocket(userID, id, session string, w Wire, out Transport) *Sock
 	s.flushFn = s.flush
 	now := time.Now()
 	s.heard.Store(now.UnixNano())
-	s.pingAt = now.Add(h.o.Ping)
+	s.pingAt = now.Add(s.pingEvery())
 	s.timer.socket = s
 	h.wheel.schedule(&s.timer, s.pingAt)
 	return s
@@ -219,26 +220,34 @@ func (s *Socket) consumeLocked(n int) {
 	}
 }
 
-// awaitRoom waits until at most half the queue is taken. It returns false once
-// the socket has ended or is closing.
-func (s *Socket) awaitRoom() bool {
+// awaitRoom waits until at most half the queue is taken or ctx ends. It returns
+// false once the socket has ended or is closing, or ctx has.
+func (s *Socket) awaitRoom(ctx context.Context) bool {
 	for {
-		s.mu.Lock()
-		if s.state != open {
-			s.mu.Unlock()
+		room, isOpen := s.hasRoom()
+		if room == nil {
+			return isOpen
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
 			return false
 		}
-		if s.queued <= s.hub.o.QueueBytes/2 {
-			s.mu.Unlock()
-			return true
-		}
-		if s.room == nil {
-			s.room = make(chan bool)
-		}
-		room := s.room
-		s.mu.Unlock()
-		<-room
 	}
+}
+
+// hasRoom returns what to wait for if there is no room; nil if there is, or if
+// the socket isn't open.
+func (s *Socket) hasRoom() (wait <-chan struct{}, isOpen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != open || s.queued <= s.hub.o.QueueBytes/2 {
+		return nil, s.state == open
+	}
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	return s.room, true
 }
 
 func (s *Socket) signalRoomLocked() {
@@ -329,7 +338,7 @@ func (s *Socket) tick(now time.Time) time.Time {
 		s.expire()
 	}
 	if !now.Before(s.pingAt) {
-		s.pingAt = now.Add(s.hub.o.Ping)
+		s.pingAt = now.Add(s.pingEvery())
 		s.send(s.wire.Ping())
 	}
 	return s.nextTick()
@@ -365,6 +374,18 @@ func (s *Socket) nextTick() time.Time {
 
 // patience is how long a peer may be silent, or take nothing of what waits for it.
 func (s *Socket) patience() time.Duration { return 2*s.hub.o.Ping + s.hub.o.Ping/2 }
+
+// pingEvery is the ping interval; a peer that never speaks is written to at
+// least every maxHeartbeat, because only that tells that it is gone.
+func (s *Socket) pingEvery() time.Duration {
+	if s.wire.Chatty() {
+		return s.hub.o.Ping
+	}
+	return min(s.hub.o.Ping, maxHeartbeat)
+}
+
+// maxHeartbeat is the longest that an event stream is silent.
+const maxHeartbeat = 25 * time.Second
 
 // expire is due once: whoever handles it sets a new expiry or closes.
 func (s *Socket) expire() {

@@ -180,11 +180,11 @@ func (st *stream) catchUp() {
 	for {
 		target := st.s.Hub.Target(st.visitor.UserID)
 		page, ok := st.page(limit)
-		if !ok || !st.sock.Resume(page.Entries) {
+		if !ok || !st.sock.Resume(st.ctx, page.Entries) {
 			return
 		}
 		if page.Full {
-			limit = nextPage(page)
+			limit = page.Limit(pageBytes)
 			continue
 		}
 		if st.sock.Last() < page.Last { // counted, but no longer in the log
@@ -196,20 +196,11 @@ func (st *stream) catchUp() {
 	}
 }
 
-// A page is as many entries as fit pageBytes, judged by the page before, so that
-// a resume never holds much more than that, whatever the size of messages.
+// A page is as many entries as come to pageBytes, judged by the page before.
 const (
 	firstPage = 64
 	pageBytes = 256 << 10
 )
-
-func nextPage(p broker.Page) int {
-	bytes := 0
-	for _, m := range p.Entries {
-		bytes += len(m.Frame)
-	}
-	return min(broker.MaxPage, max(1, len(p.Entries)*pageBytes/max(1, bytes)))
-}
 
 // state and page ask Redis until it answers or the client is gone.
 func (st *stream) state() (state broker.State, ok bool) {

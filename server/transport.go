@@ -32,7 +32,9 @@ func newTransport(conn net.Conn) *transport {
 	t.writeFn = t.write
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
-		t.raw, _ = tcp.SyscallConn()
+		if t.raw, _ = tcp.SyscallConn(); t.raw != nil {
+			setUserTimeout(t.raw)
+		}
 	}
 	return t
 }

@@ -35,6 +35,9 @@ type settings struct {
 	LogLength    int           `name:"log-length" default:"1000" help:"Notifications kept per user."`
 	LogRetention time.Duration `name:"log-retention" default:"168h" help:"How long they are kept."`
 
+	WaitReplicas int           `placeholder:"N" default:"0" help:"Redis replicas that must have a notification before it is acknowledged; 0: none."`
+	WaitTimeout  time.Duration `default:"250ms" help:"How long they may take, else the answer is 503."`
+
 	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
 	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
 	SessionCookie string        `default:"sid" help:"Name of the session cookie."`
@@ -93,6 +96,8 @@ func (s settings) config() (config, error) {
 		{"HERALD_CONNECT_LIMIT", func() (err error) { c.connect, err = limiter.ParseLimit(c.ConnectLimit); return }},
 		{"HERALD_LOG_LENGTH", func() error { return atLeast(int64(c.LogLength), 1) }},
 		{"HERALD_LOG_RETENTION", func() error { return atLeast(c.LogRetention, time.Second) }},
+		{"HERALD_WAIT_REPLICAS", func() error { return waitReplicas(c) }},
+		{"HERALD_WAIT_TIMEOUT", func() error { return atLeast(c.WaitTimeout, time.Millisecond) }},
 		{"HERALD_SESSION_TTL", func() error { return atLeast(c.SessionTTL, time.Second) }},
 		{"HERALD_SESSION_MAX_AGE", func() error { return atLeast(c.SessionMaxAge, time.Second) }},
 		{"HERALD_SESSION_COOKIE", func() error { return cookieName(c.SessionCookie) }},
@@ -114,6 +119,13 @@ func requireKeys(c config) error {
 		return errors.New("with REDIS_URL set, keys must be configured here or in HERALD_JWT_KEYS")
 	}
 	return nil
+}
+
+func waitReplicas(c config) error {
+	if c.WaitReplicas > 0 && c.embedded {
+		return errors.New("the embedded Redis has no replicas")
+	}
+	return atLeast(int64(c.WaitReplicas), 0)
 }
 
 func hostPort(s string) error {

@@ -69,7 +69,7 @@ func (g *gateway) connectRedis() (err error) {
 		}
 		url = "redis://" + g.embedded.Addr()
 	}
-	g.commands, g.sub, err = redisClients(url)
+	g.commands, g.sub, err = redisClients(url, g.cfg.WaitTimeout)
 	return err
 }
 
@@ -82,6 +82,7 @@ func (g *gateway) wire() {
 	}
 	g.broker = broker.New(g.commands, broker.Options{
 		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: redisBudget, Log: log,
+		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout,
 	})
 	g.hub = hub.New(hub.Options{
 		Ping: cfg.Ping, MaxPerUser: perUser, MaxSockets: maxSockets(cfg.MaxConnections), Log: log,

@@ -14,7 +14,7 @@ import (
 
 // redisBudget is the longest that one call to Redis may take: a publish answers
 // 503 within half a second while Redis hangs.
-const redisBudget = 400 * time.Millisecond
+const redisBudget = 350 * time.Millisecond
 
 // redisOptions reads the URL and sets what the library's defaults get wrong:
 // nothing is ever retried (a retry after a lost answer writes twice), contexts
@@ -47,12 +47,13 @@ func hideURL(err error, url string) error {
 
 // redisClients returns one client for commands and one for the subscription,
 // which has a connection to itself.
-func redisClients(url string) (commands, subscription *redis.Client, err error) {
+func redisClients(url string, waitReplicas time.Duration) (commands, subscription *redis.Client, err error) {
 	o, err := redisOptions(url)
 	if err != nil {
 		return nil, nil, err
 	}
 	sub := *o
+	o.ReadTimeout += waitReplicas // contexts are shorter where nothing waits for replicas
 	sub.MinIdleConns, sub.PoolSize = 0, 2
 	sub.DialTimeout = time.Second
 	return redis.NewClient(o), redis.NewClient(&sub), nil

@@ -1,0 +1,9 @@
+//go:build unix && !linux
+
+package server
+
+import "syscall"
+
+// setUserTimeout does nothing here: the hub's own patience ends what a peer
+// leaves unread.
+func setUserTimeout(syscall.RawConn) {}
