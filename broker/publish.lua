@@ -28,7 +28,6 @@ if idem then
     if first[1] ~= ARGV[6] then
       return {'mismatch', int(now)}
     end
-    redis.call('PEXPIRE', idem, ARGV[7]) -- a write, so that WAIT covers the first one too
     local answer = {'replay'}
     for part in string.gmatch(first[2], '%d+') do
       answer[#answer + 1] = part

@@ -38,7 +38,7 @@ type pipe struct {
 	mu     sync.Mutex
 	room   int // guarded by mu: bytes that Write still takes; negative: any
 	got    []byte
-	waiter func() // guarded by mu
+	step   func(func([]byte) (int, error)) bool // guarded by mu
 	closed bool
 	writes int
 }
@@ -61,10 +61,10 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-func (p *pipe) AwaitWritable(flush func()) {
+func (p *pipe) Drain(step func(func([]byte) (int, error)) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiter = flush
+	p.step = step
 }
 
 func (p *pipe) Close() {
@@ -77,11 +77,11 @@ func (p *pipe) Close() {
 func (p *pipe) drain(n int) {
 	p.mu.Lock()
 	p.room = n
-	flush := p.waiter
-	p.waiter = nil
+	step := p.step
+	p.step = nil
 	p.mu.Unlock()
-	if flush != nil {
-		flush()
+	if step != nil && !step(p.Write) {
+		p.Drain(step)
 	}
 }
 
@@ -541,9 +541,9 @@ func TestConcurrently(t *testing.T) {
 // sink is a transport that takes everything and costs nothing.
 type sink struct{ n int }
 
-func (s *sink) Write(p []byte) (int, error) { s.n += len(p); return len(p), nil }
-func (*sink) AwaitWritable(func())          {}
-func (*sink) Close()                        {}
+func (s *sink) Write(p []byte) (int, error)              { s.n += len(p); return len(p), nil }
+func (*sink) Drain(func(func([]byte) (int, error)) bool) {}
+func (*sink) Close()                                     {}
 
 func BenchmarkDeliverAbsent(b *testing.B) {
 	h := New(Options{})

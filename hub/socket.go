@@ -29,9 +29,11 @@ type Wire interface {
 type Transport interface {
 	// Write writes what the kernel takes without waiting, perhaps nothing.
 	Write(p []byte) (n int, err error)
-	// AwaitWritable arranges for one call of flush, not on this goroutine, as
-	// soon as Write can make progress or the transport has failed.
-	AwaitWritable(flush func())
+	// Drain calls step, not on this goroutine, now and whenever the connection
+	// has become writable, until step returns true. step writes with the
+	// function it is given, which like Write doesn't wait and fails when the
+	// connection has. Write is not called before step has returned true.
+	Drain(step func(write func(p []byte) (n int, err error)) (done bool))
 	// Close ends the connection at once. It may be called more than once.
 	Close()
 }
@@ -57,13 +59,12 @@ type Socket struct {
 	left    bool // no longer among the user's sockets
 	last    notify.ID
 
-	mu      sync.Mutex
-	state   state         // guarded by mu
-	queue   [][]byte      // guarded by mu: waiting for the transport; the first may be partly written
-	queued  int           // guarded by mu: bytes in queue
-	moved   time.Time     // guarded by mu: when the queue began, or bytes last left it
-	room    chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
-	flushFn func()        // static: s.flush, bound once
+	mu     sync.Mutex
+	state  state         // guarded by mu
+	queue  [][]byte      // guarded by mu: waiting for the transport; the first may be partly written
+	queued int           // guarded by mu: bytes in queue
+	moved  time.Time     // guarded by mu: when the queue began, or bytes last left it
+	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
 	timer  timer
@@ -86,7 +87,6 @@ const (
 // closed from now on; it receives messages once it has joined.
 func (h *Hub) NewSocket(userID, id, session string, w Wire, out Transport) *Socket {
 	s := &Socket{UserID: userID, ID: id, Session: session, hub: h, wire: w, out: out}
-	s.flushFn = s.flush
 	now := time.Now()
 	s.heard.Store(now.UnixNano())
 	s.pingAt = now.Add(s.pingEvery())
@@ -155,7 +155,7 @@ func (s *Socket) writeLocked(p []byte) {
 	if n < len(p) {
 		s.queue = append(s.queue, p[n:])
 		s.queued, s.moved = len(p)-n, time.Now()
-		s.out.AwaitWritable(s.flushFn)
+		s.out.Drain(s.flush)
 	}
 }
 
@@ -164,30 +164,33 @@ const flushBytes = 64 << 10
 
 var flushBuffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes); return &b }}
 
-// flush writes what has queued up, many frames in one write.
-func (s *Socket) flush() {
+// flush writes what has queued up, many frames in one write. It returns true
+// when nothing is left to do.
+func (s *Socket) flush(write func([]byte) (int, error)) bool {
 	buf := flushBuffers.Get().(*[]byte)
 	defer flushBuffers.Put(buf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.queued > 0 && s.state != ended {
 		p := s.gatherLocked((*buf)[:0])
-		n, err := s.out.Write(p)
+		n, err := write(p)
 		if err != nil {
 			s.endLocked()
-			return
+			return true
 		}
-		s.consumeLocked(n)
-		s.moved = time.Now()
+		if n > 0 {
+			s.consumeLocked(n)
+			s.moved = time.Now()
+			s.signalRoomLocked()
+		}
 		if n < len(p) {
-			s.out.AwaitWritable(s.flushFn)
-			break
+			return false
 		}
 	}
-	s.signalRoomLocked()
-	if s.queued == 0 && s.state == closing && !s.wire.Answers() {
+	if s.state == closing && !s.wire.Answers() {
 		s.endLocked()
 	}
+	return true
 }
 
 // gatherLocked returns the head of the queue as one piece: a large frame as it

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // house is a whole node on miniredis, in this process.
 type house struct {
 	*Server
-	t     *testing.T
+	t     testing.TB
 	url   string
 	redis *miniredis.Miniredis
 	store *sessions.Store
@@ -46,11 +46,30 @@ type house struct {
 
 const secret = "0123456789abcdef"
 
-func newHouse(t *testing.T, routes ...func(*Server)) *house {
+// plan is how a house differs from the usual.
+type plan struct {
+	log    int           // length of a log; default 5
+	redis  string        // address of a Redis; default miniredis
+	routes func(*Server) // further routes
+}
+
+func withLog(n int) func(*plan)              { return func(p *plan) { p.log = n } }
+func withRedis(addr string) func(*plan)      { return func(p *plan) { p.redis = addr } }
+func withRoutes(f func(*Server)) func(*plan) { return func(p *plan) { p.routes = f } }
+
+func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	t.Helper()
-	m := miniredis.RunT(t)
-	m.ClockTTL(true)
-	o := redis.Options{Addr: m.Addr(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
+	p := plan{log: 5, routes: func(*Server) {}}
+	for _, change := range plans {
+		change(&p)
+	}
+	var m *miniredis.Miniredis
+	if p.redis == "" {
+		m = miniredis.RunT(t)
+		m.ClockTTL(true)
+		p.redis = m.Addr()
+	}
+	o := redis.Options{Addr: p.redis, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
 	rdb, sub := redis.NewClient(&o), redis.NewClient(&o)
 	keys, err := auth.ParseAPIKeys("shop:" + secret)
 	if err != nil {
@@ -63,7 +82,7 @@ func newHouse(t *testing.T, routes ...func(*Server)) *house {
 		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
 	}
 	h := &house{t: t, redis: m, store: store}
-	b := broker.New(rdb, broker.Options{LogLength: 5})
+	b := broker.New(rdb, broker.Options{LogLength: p.log})
 	var repairer *broker.Repairer
 	hb := hub.New(hub.Options{
 		Behind:  func(id string) { repairer.User(id) },
@@ -78,9 +97,7 @@ func newHouse(t *testing.T, routes ...func(*Server)) *house {
 		Page:    func(bool) []byte { return nil },
 		Asset:   func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{})
-	for _, add := range routes {
-		add(h.Server)
-	}
+	p.routes(h.Server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +193,7 @@ func (h *house) cookie(user string) string {
 
 // client reads a WebSocket stream.
 type wsClient struct {
-	t *testing.T
+	t testing.TB
 	*websocket.Conn
 }
 
@@ -354,7 +371,7 @@ func TestRead(t *testing.T) {
 
 // eventReader reads server-sent events.
 type eventReader struct {
-	t *testing.T
+	t testing.TB
 	*bufio.Reader
 	resp *http.Response
 }
@@ -442,13 +459,13 @@ func TestEventStreamGoodbyeTellsWhenToRetry(t *testing.T) {
 }
 
 func TestPanicCostsOnlyItsOwn(t *testing.T) {
-	h := newHouse(t, func(s *Server) {
+	h := newHouse(t, withRoutes(func(s *Server) {
 		s.app.Get("/panic", func(*fiber.Ctx) error { panic("in a handler") })
 		s.app.Get("/panic/stream", func(c *fiber.Ctx) error {
 			s.hijack(c, func(net.Conn, []byte) { panic("in a stream") })
 			return nil
 		})
-	})
+	}))
 	c := h.connect("42", "")
 	c.next()
 	resp, body := h.request("GET", "/panic", "")
@@ -526,6 +543,43 @@ func TestSelfIsByTrustedProxiesOnly(t *testing.T) {
 	h.o.TrustedProxies, _ = limiter.ParsePrefixes("127.0.0.0/8")
 	if got := read(); got != 200 {
 		t.Errorf("the proxy's X-Forwarded-Proto: %d", got)
+	}
+}
+
+// TestClientThatNeverReads is closed with 4102, once, freed, and delays nobody.
+func TestClientThatNeverReads(t *testing.T) {
+	h := newHouse(t, withLog(1000))
+	good := h.connect("42", "")
+	good.SetReadLimit(-1)
+	good.next()
+	u, _ := url.Parse(h.url)
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nCookie: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", u.Host, h.url, h.cookie("42"))
+	await(t, "the second connection", func() bool { n, _ := h.Hub.Count(); return n == 2 })
+	blob := `"` + strings.Repeat("x", 60_000) + `"`
+	for h.Hub.Stats().Closed[notify.CloseTooSlow] == 0 {
+		h.publish("42", blob)
+		if got := good.next().short(); got != blob {
+			t.Fatalf("got %.60s", got)
+		}
+	}
+	await(t, "the end of the slow one", func() bool { n, _ := h.Hub.Count(); return n == 1 })
+	h.publish("42", `"after"`)
+	good.expect(`"after"`)
+}
+
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited 20 s for ", what)
+		}
 	}
 }
 

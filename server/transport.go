@@ -13,8 +13,7 @@ import (
 // transport writes to a TCP connection without waiting, one system call a
 // write. A goroutine exists only while a socket's queue waits for its peer.
 type transport struct {
-	conn net.Conn
-	raw  syscall.RawConn
+	raw syscall.RawConn
 
 	// Guarded by the socket's mutex, under which every Write is called.
 	p       []byte
@@ -28,7 +27,7 @@ type transport struct {
 const sendBuffer = 64 << 10
 
 func newTransport(conn net.Conn) *transport {
-	t := &transport{conn: conn}
+	t := &transport{}
 	t.writeFn = t.write
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
@@ -54,31 +53,45 @@ func (t *transport) Write(p []byte) (int, error) {
 }
 
 func (t *transport) write(fd uintptr) bool {
+	t.n, t.err = writeNow(fd, t.p)
+	return true // never wait here
+}
+
+// writeNow is one write to a descriptor that doesn't block.
+func writeNow(fd uintptr, p []byte) (int, error) {
 	for {
-		t.n, t.err = unix.Write(int(fd), t.p)
+		n, err := unix.Write(int(fd), p)
 		switch {
-		case errors.Is(t.err, unix.EINTR):
-			continue
-		case errors.Is(t.err, unix.EAGAIN):
-			t.n, t.err = 0, nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return 0, nil
+		default:
+			return max(n, 0), err
 		}
-		t.n = max(t.n, 0)
-		return true // never wait here
 	}
 }
 
-// AwaitWritable implements hub.Transport. RawConn.Write holds the descriptor's
-// write lock while it waits; the hub writes nothing until flush is called.
-func (t *transport) AwaitWritable(flush func()) {
+// Drain implements hub.Transport. step has to write inside of RawConn.Write:
+// the poller tells only of changes, and one that came between a write that fell
+// short and the wait would never be heard of. For as long as this waits it holds
+// the descriptor's write lock, so step writes directly.
+func (t *transport) Drain(step func(write func([]byte) (int, error)) bool) {
 	go func() {
-		waited := false
-		_ = t.raw.Write(func(uintptr) bool {
-			defer func() { waited = true }()
-			return waited
+		err := t.raw.Write(func(fd uintptr) bool {
+			return step(func(p []byte) (int, error) { return writeNow(fd, p) })
 		})
-		flush()
+		if err != nil {
+			step(func([]byte) (int, error) { return 0, err })
+		}
 	}()
 }
 
-// Close implements hub.Transport.
-func (t *transport) Close() { _ = t.conn.Close() }
+// Close implements hub.Transport: it shuts the connection down both ways, which
+// wakes its reader, and the reader closes it. net.Conn's Close would wait here
+// for every call that uses the descriptor, Drain's among them, which may be
+// waiting for the lock that our caller holds.
+func (t *transport) Close() {
+	if t.raw != nil {
+		_ = t.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+}
