@@ -1,0 +1,34 @@
+-- Stores a new session and indexes it.
+--
+-- KEYS[1]  session:<handle>
+-- KEYS[2]  user:{id}:sessions
+-- ARGV[1]  handle
+-- ARGV[2]  user id
+-- ARGV[3]  sliding life, ms
+-- ARGV[4]  absolute life, ms
+-- ARGV[5]  data members, as members.lua reads them; removals mean nothing here
+--
+-- Returns {expiry in ms, {field, value, ...}}.
+--
+-- The index is written first: if Redis refuses the first write (out of memory),
+-- nothing is stored, and a handle without its session does no harm.
+
+local now = clock()
+local absolute = now + tonumber(ARGV[4])
+local expires = math.min(now + tonumber(ARGV[3]), absolute)
+
+redis.call('ZADD', KEYS[2], ms(expires), ARGV[1])
+settle(KEYS[2], now)
+
+local fields = {
+  'userId', ARGV[2], 'createdAt', ms(now), 'lastUsedAt', ms(now), 'absoluteExpiresAt', ms(absolute),
+}
+for name, value in members(ARGV[5]) do
+  if value ~= '' then
+    fields[#fields + 1] = 'data:' .. name
+    fields[#fields + 1] = value
+  end
+end
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('PEXPIREAT', KEYS[1], ms(expires))
+return answer(KEYS[1], expires)
