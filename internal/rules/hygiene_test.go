@@ -1,0 +1,73 @@
+package rules
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// machinePath finds absolute paths of somebody's machine. Its parts are joined
+// here so that it does not find itself.
+var machinePath = regexp.MustCompile(`(^|[^\w./~-])/(` + strings.Join([]string{
+	`home/\w`, `Users/\w`, `root/\S`, `work/\S`, `tmp/bash`,
+}, "|") + `)|[A-Z]:\\Users\\`)
+
+// A path of the machine something was made on is wrong on every other one.
+func TestNoPathOfOneMachine(t *testing.T) {
+	for _, name := range ownFiles(t) {
+		b, err := os.ReadFile(filepath.Join(top, name))
+		if errors.Is(err, fs.ErrNotExist) || bytes.IndexByte(b, 0) >= 0 {
+			continue // removed and not committed yet, or no text
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range bytes.Lines(b) {
+			if n++; machinePath.Match(line) {
+				t.Errorf("%s:%d: %s", name, n, bytes.TrimSpace(line))
+			}
+		}
+	}
+}
+
+// ownFiles are the files that are tracked, or would be once added.
+func ownFiles(t *testing.T) []string {
+	t.Helper()
+	// A checkout that another user owns, as in a container, is read all the same.
+	cmd := exec.CommandContext(t.Context(), "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	cmd.Dir = top
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("not a git checkout: git ls-files: %v", err)
+	}
+	names := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+	if len(names) < 10 {
+		t.Fatalf("git ls-files: only %q", names)
+	}
+	return names
+}
+
+func TestMachinePath(t *testing.T) {
+	slash := "/"
+	for text, want := range map[string]bool{
+		"cd " + slash + "home/ann/herald":        true,
+		`"` + slash + "work/main/x" + `"`:        true,
+		"=" + slash + "root/go":                  true,
+		"(" + slash + "Users/ann/x)":             true,
+		"C:" + `\Users\ann`:                      true,
+		"https://example.com" + slash + "work/x": false,
+		"the net" + slash + "work/mesh":          false,
+		"../work/x, $HOME/x, ~/work/x":           false,
+	} {
+		if machinePath.MatchString(text) != want {
+			t.Errorf("%q: want %t", text, want)
+		}
+	}
+}
