@@ -1,0 +1,43 @@
+#!/bin/sh
+# Installs what the tests need and this machine lacks: Debian packages (as root)
+# and the Node clients of e2e/node. Does nothing where nothing is missing.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=
+for program in redis-server nginx chromium; do    # each is its package's name, too
+	command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+done
+
+if [ -n "$missing" ]; then
+	why=
+	[ "$(id -u)" -eq 0 ] || why="not root"
+	command -v apt-get >/dev/null 2>&1 || why="no apt-get"
+	if [ -n "$why" ]; then
+		echo "deps: $why, so not installed:$missing (tests that need them fail; with 'make test REQUIRE_TOOLS=' they are skipped)"
+	else
+		echo "deps: installing$missing"
+		export DEBIAN_FRONTEND=noninteractive
+		log=$(mktemp)
+		# shellcheck disable=SC2086 # a list of words
+		if ! { apt-get update && apt-get install -y $missing; } >"$log" 2>&1; then
+			cat "$log" >&2
+			rm -f "$log"
+			exit 1
+		fi
+		rm -f "$log"
+	fi
+fi
+
+# npm writes node_modules/.package-lock.json last, so an interrupted one counts as missing.
+if [ -f e2e/node/package-lock.json ]; then
+	installed=e2e/node/node_modules/.package-lock.json
+	if [ ! -f "$installed" ] || [ -n "$(find e2e/node/package-lock.json -newer "$installed")" ]; then
+		if command -v npm >/dev/null 2>&1; then
+			echo "deps: installing the Node clients"
+			npm --prefix e2e/node ci --no-audit --no-fund --loglevel=error
+		else
+			echo "deps: no npm, so not installed: the Node clients"
+		fi
+	fi
+fi
