@@ -282,7 +282,9 @@ func FuzzParseStored(f *testing.F) {
 		if id, prev, ok := ParseStored(frame); ok && (id <= prev || id > MaxID || prev < 0) {
 			t.Errorf("took %d, %d from %q", id, prev, frame)
 		}
-		IsEphemeral(frame)
+		if _, _, stored := ParseStored(frame); stored && IsEphemeral(frame) {
+			t.Errorf("both stored and ephemeral: %q", frame)
+		}
 	})
 }
 
