@@ -11,6 +11,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,9 @@ type Options struct {
 	// Expired is called when a socket's credentials run out, on the wheel's
 	// goroutine: it must not block. Default: close with 4001.
 	Expired func(*Socket)
+	// Changed is called when a user has one socket more or fewer, without locks;
+	// it must not block. Default: nobody is told.
+	Changed func(userID string)
 }
 
 // Hub is the set of this process's sockets, sharded by user id.
@@ -96,6 +100,9 @@ func New(o Options) *Hub {
 	}
 	if o.CloseWithin == 0 {
 		o.CloseWithin = 2 * time.Second
+	}
+	if o.Changed == nil {
+		o.Changed = func(string) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -363,6 +370,33 @@ func (h *Hub) Count() (sockets, users int) {
 		sh.mu.RUnlock()
 	}
 	return int(h.sockets.Load()), users
+}
+
+// Connections returns how many sockets the user has here.
+func (h *Hub) Connections(userID string) int {
+	u := h.user(userID)
+	if u == nil {
+		return 0
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.sockets)
+}
+
+// UserIDs calls f with every user who has a socket here, one shard at a time,
+// until f returns false.
+func (h *Hub) UserIDs(f func(userID string) bool) {
+	for i := range h.shards {
+		sh := &h.shards[i]
+		sh.mu.RLock()
+		ids := slices.Collect(maps.Keys(sh.users))
+		sh.mu.RUnlock()
+		for _, id := range ids {
+			if !f(id) {
+				return
+			}
+		}
+	}
 }
 
 // all returns every joined socket.

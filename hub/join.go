@@ -13,6 +13,14 @@ import (
 // until s is live. authenticated is when the check of its credentials began: a
 // session revoked since then refuses the join.
 func (h *Hub) Join(s *Socket, authenticated time.Time) error {
+	err := h.add(s, authenticated)
+	if err == nil {
+		h.o.Changed(s.UserID)
+	}
+	return err
+}
+
+func (h *Hub) add(s *Socket, authenticated time.Time) error {
 	if h.draining.Load() {
 		return ErrDraining
 	}
@@ -45,7 +53,11 @@ func (h *Hub) Join(s *Socket, authenticated time.Time) error {
 // called more than once and for a socket that never joined.
 func (h *Hub) Leave(s *Socket) {
 	s.abort()
-	if h.remove(s) && h.sockets.Add(-1) == 0 && h.draining.Load() {
+	if !h.remove(s) {
+		return
+	}
+	h.o.Changed(s.UserID)
+	if h.sockets.Add(-1) == 0 && h.draining.Load() {
 		h.signalEmpty()
 	}
 }

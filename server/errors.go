@@ -17,6 +17,7 @@ import (
 	"herald/broker"
 	"herald/hub"
 	"herald/notify"
+	"herald/presence"
 	"herald/sessions"
 )
 
@@ -80,7 +81,8 @@ func translate(err error) *problem {
 		return badRequest(err.Error())
 	case errors.Is(err, broker.ErrMismatch):
 		return &problem{status: 422, code: "idempotency_mismatch", detail: "this Idempotency-Key was used before with another request"}
-	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, sessions.ErrUnavailable), errors.Is(err, auth.ErrUnavailable):
+	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, sessions.ErrUnavailable), errors.Is(err, auth.ErrUnavailable),
+		errors.Is(err, presence.ErrUnavailable):
 		return errUnavailable
 	case errors.Is(err, hub.ErrDraining):
 		return errDraining

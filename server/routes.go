@@ -31,6 +31,8 @@ func (s *Server) routes() {
 		"DELETE": {s.publisher(auth.ScopeSessions), s.revokeUser},
 	})
 
+	s.on("/users/:user/presence", methods{"GET": {s.publisher(auth.ScopePresence), s.presence}})
+
 	// Operators and load balancers.
 	s.on("/health", methods{"GET": {s.health}})
 	s.on("/health/live", methods{"GET": {s.live}})

@@ -19,6 +19,7 @@ import (
 	"herald/broker"
 	"herald/hub"
 	"herald/limiter"
+	"herald/presence"
 	"herald/sessions"
 )
 
@@ -32,6 +33,7 @@ type Rooms struct {
 	Tokens   *auth.Verifier
 	Publish  *limiter.Limiter // keyed by API key
 	Connect  *limiter.Limiter // keyed by client address
+	Presence *presence.Tracker
 	Redis    RedisHealth
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)

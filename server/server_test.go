@@ -24,6 +24,7 @@ import (
 	"herald/hub"
 	"herald/limiter"
 	"herald/notify"
+	"herald/presence"
 	"herald/sessions"
 )
 
@@ -91,11 +92,12 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	repairer = broker.NewRepairer(b, hb)
 	h.Server = New(Rooms{
 		Hub: hb, Broker: b, Sessions: store, Tokens: tokens,
-		Auth:    auth.NewAuthenticator(keys, tokens, use, use),
-		Publish: limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
-		Connect: limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
-		Page:    func(bool) []byte { return nil },
-		Asset:   func(string) ([]byte, string, string, bool) { return nil, "", "", false },
+		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
+		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
+		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
+		Presence: presence.New(rdb, "node", hb, presence.Options{}),
+		Page:     func(bool) []byte { return nil },
+		Asset:    func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{})
 	p.routes(h.Server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

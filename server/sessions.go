@@ -129,6 +129,23 @@ func (s *Server) listSessions(c *fiber.Ctx) error {
 	}{userID, out})
 }
 
+// presence is GET /users/<id>/presence.
+func (s *Server) presence(c *fiber.Ctx) error {
+	userID, err := userParam(c)
+	if err != nil {
+		return err
+	}
+	p, err := s.Presence.Get(s.ctx, userID)
+	if err != nil {
+		return err
+	}
+	return answerJSON(c, fiber.StatusOK, struct {
+		Online      bool `json:"online"`
+		Connections int  `json:"connections"`
+		Nodes       int  `json:"nodes"`
+	}{p.Connections > 0, p.Connections, p.Nodes})
+}
+
 func handleParam(c *fiber.Ctx) (string, error) {
 	handle, err := param(c, "handle")
 	if err == nil && !sessions.ValidHandle(handle) {

@@ -17,6 +17,7 @@ import (
 	"herald/hub"
 	"herald/limiter"
 	"herald/notify"
+	"herald/presence"
 	"herald/server"
 	"herald/sessions"
 	"herald/web"
@@ -32,6 +33,7 @@ type gateway struct {
 	hub           *hub.Hub
 	broker        *broker.Broker
 	repairer      *broker.Repairer
+	presence      *presence.Tracker
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -80,25 +82,29 @@ func (g *gateway) wire() {
 	if perUser == 0 {
 		perUser = -1
 	}
+	node := randomHex(8)
 	g.broker = broker.New(g.commands, broker.Options{
 		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: redisBudget, Log: log,
-		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout,
+		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: node,
 	})
 	g.hub = hub.New(hub.Options{
 		Ping: cfg.Ping, MaxPerUser: perUser, MaxSockets: maxSockets(cfg.MaxConnections), Log: log,
 		Behind:  func(userID string) { g.repairer.User(userID) },
 		Expired: func(s *hub.Socket) { g.server.Expired(s) },
+		Changed: func(userID string) { g.presence.Changed(userID) },
 	})
+	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: redisBudget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: redisBudget})
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
-		Auth:    auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
-		Publish: limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log}),
-		Connect: limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log}),
-		Redis:   redisHealth(g.commands),
-		Page:    web.Page, Asset: web.Asset,
+		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
+		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log}),
+		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log}),
+		Presence: g.presence,
+		Redis:    redisHealth(g.commands),
+		Page:     web.Page, Asset: web.Asset,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Version: version, Log: log,
@@ -137,6 +143,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.broker.Listen(work, g.sub, g.handlers()) })
 	background.Go(func() { g.repairer.Run(work) })
 	background.Go(func() { g.server.Run(work) })
+	background.Go(func() { g.presence.Run(work) })
 	defer background.Wait()
 	defer stopWork()
 

@@ -33,7 +33,7 @@ var (
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "auth", "limiter", "cache", "lock"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -46,6 +46,7 @@ var rooms = []struct {
 	{"hub", []string{"notify"}, "open connections are tested without Redis and HTTP", "broker"},
 	{"broker", []string{"notify"}, "it delivers to a function it is given, so it can be tested without sockets", "hub"},
 	{"sessions", []string{"notify"}, "a session store serves other programs too", "broker"},
+	{"presence", []string{"notify"}, "it counts what it is told of, whoever holds the connections", "hub"},
 	{"auth", []string{"notify"}, "who is asking must not depend on what is asked", "sessions"},
 	{"limiter", []string{"notify"}, "a limit counts subjects, whoever they are", "auth"},
 	{"cache", []string{"notify"}, "a pattern of its own, usable without the gateway", "lock"},
