@@ -44,6 +44,29 @@ func TestSlidesUntilTheAbsoluteEnd(t *testing.T) {
 	}
 }
 
+// Newest means created last, whichever was used last.
+func TestListIsNewestFirst(t *testing.T) {
+	m, _, s := onMini(t, Options{})
+	oldest, _ := create(t, s, "42", nil)
+	m.SetTime(start.Add(hour))
+	middle, _ := create(t, s, "42", nil)
+	m.SetTime(start.Add(2 * hour))
+	newest, _ := create(t, s, "42", nil)
+	m.SetTime(start.Add(3 * hour))
+	if _, err := s.Use(t.Context(), middle); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.List(t.Context(), "42")
+	if err != nil || len(list) != 3 {
+		t.Fatalf("%d sessions, %v", len(list), err)
+	}
+	for i, id := range []string{newest, middle, oldest} {
+		if list[i].Handle != Handle(id) {
+			t.Errorf("place %d: created at %v", i, list[i].CreatedAt)
+		}
+	}
+}
+
 func TestIdleSessionEnds(t *testing.T) {
 	m, _, s := onMini(t, Options{})
 	id, session := create(t, s, "42", nil)

@@ -29,13 +29,10 @@ var errRevocation = errors.New("not a revocation: want <user id> and 1 to 1000 h
 // RevokeAll publish; of anything else it takes no part.
 func ParseRevocation(payload string) (Revocation, error) {
 	userID, rest, ok := strings.Cut(payload, " ")
-	if !ok || !notify.ValidUserID(userID) || len(rest) > maxRevoked*(hexLength+1) {
+	if !ok || !notify.ValidUserID(userID) || len(rest) > maxRevoked*(hexLength+1)-1 {
 		return Revocation{}, errRevocation
 	}
 	handles := strings.Split(rest, " ")
-	if len(handles) > maxRevoked {
-		return Revocation{}, errRevocation
-	}
 	for _, h := range handles {
 		if !ValidHandle(h) {
 			return Revocation{}, errRevocation
