@@ -303,6 +303,13 @@ func (s *Socket) sayGoodbyeLocked(goodbye []byte) {
 	}
 }
 
+// Ended reports whether the connection is over.
+func (s *Socket) Ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == ended
+}
+
 // abort ends the connection at once.
 func (s *Socket) abort() {
 	s.mu.Lock()

@@ -120,20 +120,27 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	if p == errInternal {
 		s.o.Log.Error("request failed", "path", c.Path(), "error", err)
 	}
-	s.refused.count(p.status)
 	if challenge := auth.Challenge(err); challenge != "" {
 		c.Set("WWW-Authenticate", challenge)
 	}
+	s.answerProblem(c.Context(), p)
+	return nil
+}
+
+func (s *Server) answerProblem(c *fasthttp.RequestCtx, p *problem) {
+	s.refused.count(p.status)
 	if p.retryAfter > 0 {
-		c.Set("Retry-After", strconv.Itoa(p.retryAfter))
+		c.Response.Header.Set("Retry-After", strconv.Itoa(p.retryAfter))
 	}
-	body := problemBody{
-		Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail, Error: p.code,
-	}
+	body := problemBody{Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail, Error: p.code}
 	if p.status == http.StatusTooManyRequests {
 		body.RetryAfter = p.retryAfter
 	}
-	return answer(c, p.status, "application/problem+json", body)
+	b, _ := json.Marshal(body) // strings and integers: cannot fail
+	c.Response.Header.Set("Content-Type", "application/problem+json")
+	c.Response.Header.Set("Cache-Control", "no-store")
+	c.SetStatusCode(p.status)
+	c.SetBody(b)
 }
 
 type problemBody struct {
@@ -145,26 +152,21 @@ type problemBody struct {
 	RetryAfter int    `json:"retryAfter,omitempty"` // seconds
 }
 
-// answer sends v as JSON.
-func answer(c *fiber.Ctx, status int, contentType string, v any) error {
+// answerJSON sends v.
+func answerJSON(c *fiber.Ctx, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	c.Set("Content-Type", contentType)
-	c.Set("Cache-Control", "no-store")
-	return c.Status(status).Send(body)
-}
-
-func answerJSON(c *fiber.Ctx, status int, v any) error {
-	return answer(c, status, "application/json", v)
+	c.Status(status)
+	return sendJSON(c, body)
 }
 
 // sendJSON sends a finished JSON text.
 func sendJSON(c *fiber.Ctx, body []byte) error {
 	c.Set("Content-Type", "application/json")
 	c.Set("Cache-Control", "no-store")
-	return c.Status(fiber.StatusOK).Send(body)
+	return c.Send(body)
 }
 
 // recover keeps a panic in one handler from everyone else.

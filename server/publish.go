@@ -26,33 +26,56 @@ type receipt struct {
 
 // notifyOne is POST /notify: one notification for one or many users.
 func (s *Server) notifyOne(c *fiber.Ctx) error {
-	body, err := jsonBody(c)
-	if err != nil {
-		return err
-	}
-	r, err := notify.ParseRequest(body)
-	if err != nil {
-		return err
-	}
-	if err := s.limit(c, s.Publish, client(c), len(r.Users)); err != nil {
-		return err
-	}
-	idem, err := idempotency(c, body)
-	if err != nil {
+	var r notify.Request
+	idem, err := readPublish(c, func(body []byte) (err error) { r, err = notify.ParseRequest(body); return })
+	if err := s.spend(c, len(r.Users), err); err != nil {
 		return err
 	}
 	r.TraceParent = traceParent(c)
-	receipts, replayed, err := s.Broker.Publish(s.ctx, drafts(nil, r), idem)
+	receipts, err := s.publish(c, drafts(nil, r), idem)
 	if err != nil {
 		return err
-	}
-	if replayed {
-		c.Set("Idempotency-Replay", "true")
 	}
 	if r.Many {
 		return answerJSON(c, fiber.StatusOK, receipt{OK: true, Users: userReceipts(r.Users, receipts)})
 	}
 	return answerReceipt(c, receipts[0])
+}
+
+// readPublish reads what a publish consists of; parse is given the body.
+func readPublish(c *fiber.Ctx, parse func(body []byte) error) (broker.Idempotency, error) {
+	body, err := jsonBody(c)
+	if err != nil {
+		return broker.Idempotency{}, err
+	}
+	if err := parse(body); err != nil {
+		return broker.Idempotency{}, err
+	}
+	return idempotency(c, body)
+}
+
+// spend takes the cost of a publish from its client's limit. A request that is
+// refused with bad costs nothing, but its answer tells how things stand.
+func (s *Server) spend(c *fiber.Ctx, cost int, bad error) error {
+	if bad != nil {
+		cost = 0
+	}
+	if err := s.limit(c, s.Publish, client(c), cost); err != nil {
+		return err
+	}
+	return bad
+}
+
+// publish publishes and marks the answer if it is an earlier one's.
+func (s *Server) publish(c *fiber.Ctx, all []notify.Draft, idem broker.Idempotency) ([]broker.Receipt, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	receipts, replayed, err := s.Broker.Publish(s.ctx, all, idem)
+	if replayed {
+		c.Set("Idempotency-Replay", "true")
+	}
+	return receipts, err
 }
 
 // answerReceipt writes {"ok":true,"id":…,"nodes":…} without reflection: it is
@@ -73,46 +96,39 @@ func answerReceipt(c *fiber.Ctx, r broker.Receipt) error {
 // notifyBatch is POST /notify/batch: a bad item is answered in its place and
 // does not fail the others. What is good is stored together or not at all.
 func (s *Server) notifyBatch(c *fiber.Ctx) error {
-	body, err := jsonBody(c)
-	if err != nil {
-		return err
-	}
-	items, err := notify.ParseBatch(body)
-	if err != nil {
-		return err
-	}
+	var items []notify.BatchItem
 	var all []notify.Draft
-	trace := traceParent(c)
-	for i := range items {
-		if items[i].Err == nil {
-			items[i].TraceParent = trace
-			all = drafts(all, items[i].Request)
+	idem, err := readPublish(c, func(body []byte) (err error) {
+		if items, err = notify.ParseBatch(body); err == nil {
+			all, err = batchDrafts(items, traceParent(c))
 		}
-	}
-	if len(all) > notify.MaxRecipients {
-		return &notify.FieldError{Field: "notifications", Problem: "are for more than 1000 users together"}
-	}
-	if err := s.limit(c, s.Publish, client(c), max(len(all), 1)); err != nil {
+		return err
+	})
+	if err := s.spend(c, len(all), err); err != nil {
 		return err
 	}
-	idem, err := idempotency(c, body)
+	receipts, err := s.publish(c, all, idem)
 	if err != nil {
 		return err
-	}
-	var receipts []broker.Receipt
-	if len(all) > 0 {
-		var replayed bool
-		if receipts, replayed, err = s.Broker.Publish(s.ctx, all, idem); err != nil {
-			return err
-		}
-		if replayed {
-			c.Set("Idempotency-Replay", "true")
-		}
 	}
 	return answerJSON(c, fiber.StatusOK, struct {
 		OK      bool      `json:"ok"`
 		Results []receipt `json:"results"`
 	}{true, batchReceipts(items, receipts)})
+}
+
+// batchDrafts are the drafts of a batch's good items.
+func batchDrafts(items []notify.BatchItem, trace string) (all []notify.Draft, err error) {
+	for _, item := range items {
+		if item.Err == nil {
+			item.TraceParent = trace
+			all = drafts(all, item.Request)
+		}
+	}
+	if len(all) > notify.MaxRecipients {
+		return nil, &notify.FieldError{Field: "notifications", Problem: "are for more than 1000 users together"}
+	}
+	return all, nil
 }
 
 // drafts appends one draft for each recipient of r.

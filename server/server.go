@@ -106,6 +106,7 @@ func New(r Rooms, o Options) *Server {
 	s.app.Server().NoDefaultServerHeader = true
 	s.app.Server().Logger = fasthttpLog{o.Log}
 	s.routes()
+	s.app.Server().Handler = s.front(s.app.Handler())
 	return s
 }
 

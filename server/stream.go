@@ -97,8 +97,12 @@ func (st *stream) open(w hub.Wire, out hub.Transport) {
 	st.sock.Data = st
 }
 
-// join makes the socket one of its user's and resumes it. A socket that may not
-// join is told why by its close code.
+// join makes the socket one of its user's and says hello; only then does the
+// caller read. A socket that may not join is told why by its close code.
+//
+// The socket has joined when the state is asked for: whatever is announced from
+// then on is either in the log pages that catchUp reads or noticed by GoLive.
+// While Redis is away this waits with the socket open.
 func (st *stream) join() {
 	if err := st.s.Hub.Join(st.sock, st.visitor.since); err != nil {
 		code, retryMs := closeCodeOf(err)
@@ -106,15 +110,28 @@ func (st *stream) join() {
 		return
 	}
 	st.setExpiry(st.visitor.Expires)
-	st.s.streams.Go(func() {
-		defer func() {
-			if v := recover(); v != nil {
-				st.s.panicked("resume", v)
-				st.sock.Close(notify.CloseOverloaded, 1000)
-			}
-		}()
-		st.resume()
-	})
+	state, ok := st.state()
+	if !ok {
+		return
+	}
+	st.sock.Greet(st.hello(state), st.position(state))
+	if st.hasSince && st.since > state.Last {
+		st.sock.Lose(state.Last) // the future: the log has lost what the client has seen
+	}
+	if st.sock.Last() < state.Last || !st.goLive(state.Last) {
+		st.s.streams.Go(st.resume)
+	}
+}
+
+// resume catches up beside the reader, which notices a client that goes.
+func (st *stream) resume() {
+	defer func() {
+		if v := recover(); v != nil {
+			st.s.panicked("resume", v)
+			st.sock.Close(notify.CloseOverloaded, 1000)
+		}
+	}()
+	st.catchUp()
 }
 
 func closeCodeOf(err error) (code notify.CloseCode, retryAfterMs int) {
@@ -133,24 +150,6 @@ func closeCodeOf(err error) (code notify.CloseCode, retryAfterMs int) {
 func (st *stream) end() {
 	st.cancel()
 	st.s.Hub.Leave(st.sock)
-}
-
-// resume says hello, sends what the log has after the client's last id, and
-// goes live. The socket has joined: whatever is announced from now on is either
-// in the log pages read below or noticed by GoLive. While Redis is away it waits
-// with the socket open.
-func (st *stream) resume() {
-	state, ok := st.state()
-	if !ok {
-		return
-	}
-	st.sock.Greet(st.hello(state), st.position(state))
-	if st.hasSince && st.since > state.Last {
-		st.sock.Lose(state.Last) // the future: the log has lost what the client has seen
-	}
-	if st.hasSince && st.since < state.Last || !st.goLive(state.Last) {
-		st.catchUp()
-	}
 }
 
 func (st *stream) hello(state broker.State) []byte {
@@ -221,7 +220,7 @@ func (st *stream) page(limit int) (page broker.Page, ok bool) {
 
 func (st *stream) insist(ask func() error) bool {
 	const first, most = 50 * time.Millisecond, time.Second
-	for wait := first; st.ctx.Err() == nil; wait = min(2*wait, most) {
+	for wait := first; st.ctx.Err() == nil && !st.sock.Ended(); wait = min(2*wait, most) {
 		if ask() == nil {
 			return true
 		}

@@ -29,6 +29,7 @@ type gateway struct {
 	log *slog.Logger
 
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
+	budget        time.Duration        // the longest a call to Redis may take
 	commands, sub *redis.Client
 	hub           *hub.Hub
 	broker        *broker.Broker
@@ -65,13 +66,15 @@ func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 
 func (g *gateway) connectRedis() (err error) {
 	url := g.cfg.RedisURL
+	g.budget = redisBudget
 	if g.cfg.embedded {
+		g.budget = embeddedBudget
 		if g.embedded, err = embeddedRedis(); err != nil {
 			return err
 		}
 		url = "redis://" + g.embedded.Addr()
 	}
-	g.commands, g.sub, err = redisClients(url, g.cfg.WaitTimeout)
+	g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout)
 	return err
 }
 
@@ -84,7 +87,7 @@ func (g *gateway) wire() {
 	}
 	node := randomHex(8)
 	g.broker = broker.New(g.commands, broker.Options{
-		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: redisBudget, Log: log,
+		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: g.budget, Log: log,
 		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: node,
 	})
 	g.hub = hub.New(hub.Options{
@@ -93,9 +96,9 @@ func (g *gateway) wire() {
 		Expired: func(s *hub.Socket) { g.server.Expired(s) },
 		Changed: func(userID string) { g.presence.Changed(userID) },
 	})
-	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: redisBudget, Log: log})
+	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
-	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: redisBudget})
+	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,

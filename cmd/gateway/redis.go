@@ -16,10 +16,13 @@ import (
 // 503 within half a second while Redis hangs.
 const redisBudget = 350 * time.Millisecond
 
+// embeddedBudget is for the embedded Redis: it shares the machine, and cannot hang.
+const embeddedBudget = 2 * time.Second
+
 // redisOptions reads the URL and sets what the library's defaults get wrong:
 // nothing is ever retried (a retry after a lost answer writes twice), contexts
 // count, and nothing waits longer than its budget.
-func redisOptions(url string) (*redis.Options, error) {
+func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: must be redis://[user:pass@]host:port[/db] or rediss://…: %w", hideURL(err, url))
@@ -27,10 +30,10 @@ func redisOptions(url string) (*redis.Options, error) {
 	o.MaxRetries = -1
 	o.DialerRetries = 1
 	o.ContextTimeoutEnabled = true
-	o.DialTimeout = redisBudget
-	o.ReadTimeout = redisBudget
-	o.WriteTimeout = redisBudget
-	o.PoolTimeout = redisBudget
+	o.DialTimeout = budget
+	o.ReadTimeout = budget
+	o.WriteTimeout = budget
+	o.PoolTimeout = budget
 	o.PoolSize = 64
 	o.MinIdleConns = 4
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
@@ -47,8 +50,8 @@ func hideURL(err error, url string) error {
 
 // redisClients returns one client for commands and one for the subscription,
 // which has a connection to itself.
-func redisClients(url string, waitReplicas time.Duration) (commands, subscription *redis.Client, err error) {
-	o, err := redisOptions(url)
+func redisClients(url string, budget, waitReplicas time.Duration) (commands, subscription *redis.Client, err error) {
+	o, err := redisOptions(url, budget)
 	if err != nil {
 		return nil, nil, err
 	}

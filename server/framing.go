@@ -1,0 +1,71 @@
+package server
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// front stands before the router, which answers some requests in words of its own.
+func (s *Server) front(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(c *fasthttp.RequestCtx) {
+		switch {
+		case ambiguous(&c.Request.Header):
+			c.SetConnectionClose() // nobody knows what the bytes behind it are
+			s.answerProblem(c, errFraming)
+		case !knownMethod(c.Method()):
+			s.answerProblem(c, errUnknownMethod)
+		default:
+			next(c)
+		}
+	}
+}
+
+var (
+	errFraming       = badRequest("the request's length is ambiguous: Transfer-Encoding must be chunked and stand alone")
+	errUnknownMethod = &problem{status: 501, code: "method_not_implemented", detail: "this server does not know the method"}
+)
+
+func knownMethod(m []byte) bool {
+	switch string(m) {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE":
+		return true
+	}
+	return false
+}
+
+// ambiguous reports whether two parsers could see the request's end in different
+// places (RFC 9112, 6.3 and 11.2): any Transfer-Encoding that is not the one
+// word chunked, or that stands beside a Content-Length. fasthttp serves some of
+// these, so the fields are looked for in the head as it was received.
+func ambiguous(h *fasthttp.RequestHeader) bool {
+	raw := h.RawHeaders()
+	if !containsFold(raw, "transfer-encoding") {
+		return false
+	}
+	encodings, lengths := 0, 0
+	for line := range bytes.Lines(raw) {
+		name, value, _ := strings.Cut(string(line), ":")
+		switch strings.ToLower(strings.Trim(name, " \t\r\n")) {
+		case "transfer-encoding":
+			encodings++
+			if !strings.EqualFold(strings.Trim(value, " \t\r\n"), "chunked") {
+				return true
+			}
+		case "content-length":
+			lengths++
+		}
+	}
+	return encodings > 1 || encodings == 1 && lengths > 0
+}
+
+// containsFold reports whether b holds the lower-case ASCII text s in any case.
+func containsFold(b []byte, s string) bool {
+	for i := 0; i+len(s) <= len(b); i++ {
+		if b[i]|0x20 == s[0] && strings.EqualFold(string(b[i:i+len(s)]), s) {
+			return true
+		}
+	}
+	return false
+}
