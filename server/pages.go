@@ -7,7 +7,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"herald/auth"
-	"herald/notify"
 )
 
 // csp lets the pages load nothing from anywhere else and run nothing inline.
@@ -65,16 +64,9 @@ func (s *Server) demoLogin(c *fiber.Ctx) error {
 	if err := s.o.Origins.Check(values(c, "Origin"), s.self(c)); err != nil {
 		return err
 	}
-	body, err := jsonBody(c)
+	r, err := newSession(c)
 	if err != nil {
 		return err
-	}
-	r, err := notify.ParseSessionRequest(body)
-	if err != nil {
-		return err
-	}
-	if r.UserID == "" {
-		return &notify.FieldError{Field: "userId", Problem: "is required"}
 	}
 	id, session, err := s.Sessions.Create(s.ctx, r.UserID, nil)
 	if err != nil {

@@ -31,16 +31,9 @@ func showSession(id string, s sessions.Session) sessionBody {
 
 // createSession is POST /sessions.
 func (s *Server) createSession(c *fiber.Ctx) error {
-	body, err := jsonBody(c)
+	r, err := newSession(c)
 	if err != nil {
 		return err
-	}
-	r, err := notify.ParseSessionRequest(body)
-	if err != nil {
-		return err
-	}
-	if r.UserID == "" {
-		return &notify.FieldError{Field: "userId", Problem: "is required"}
 	}
 	id, session, err := s.Sessions.Create(s.ctx, r.UserID, r.Data)
 	if err != nil {
@@ -49,17 +42,30 @@ func (s *Server) createSession(c *fiber.Ctx) error {
 	return answerJSON(c, fiber.StatusCreated, showSession(id, session))
 }
 
+// newSession reads a body that must name a user.
+func newSession(c *fiber.Ctx) (notify.SessionRequest, error) {
+	r, err := sessionRequest(c)
+	if err == nil && r.UserID == "" {
+		err = &notify.FieldError{Field: "userId", Problem: "is required"}
+	}
+	return r, err
+}
+
+func sessionRequest(c *fiber.Ctx) (notify.SessionRequest, error) {
+	body, err := jsonBody(c)
+	if err != nil {
+		return notify.SessionRequest{}, err
+	}
+	return notify.ParseSessionRequest(body)
+}
+
 // updateSession is PATCH /sessions/<handle>: it merges data.
 func (s *Server) updateSession(c *fiber.Ctx) error {
 	handle, err := handleParam(c)
 	if err != nil {
 		return err
 	}
-	body, err := jsonBody(c)
-	if err != nil {
-		return err
-	}
-	r, err := notify.ParseSessionRequest(body)
+	r, err := sessionRequest(c)
 	if err != nil {
 		return err
 	}
