@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
@@ -117,8 +118,13 @@ func fromHTTP(err *fiber.Error) *problem {
 // fail answers a request with its error.
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := translate(err)
-	if p == errInternal {
+	switch p {
+	case errInternal:
 		s.o.Log.Error("request failed", "path", c.Path(), "error", err)
+	case errUnavailable:
+		if s.outage.due() {
+			s.o.Log.Warn("answered 503", "path", c.Path(), "error", err)
+		}
 	}
 	if challenge := auth.Challenge(err); challenge != "" {
 		c.Set("WWW-Authenticate", challenge)
@@ -189,6 +195,14 @@ func (s *Server) panicked(where string, v any) {
 func (s *Server) secure(c *fiber.Ctx) error {
 	c.Set("X-Content-Type-Options", "nosniff")
 	return c.Next()
+}
+
+// onceASecond keeps a log readable during an outage.
+type onceASecond struct{ last atomic.Int64 }
+
+func (o *onceASecond) due() bool {
+	now, last := time.Now().UnixNano(), o.last.Load()
+	return now-last > int64(time.Second) && o.last.CompareAndSwap(last, now)
 }
 
 // refusals counts answers by status class and the statuses worth an alert.

@@ -68,6 +68,7 @@ type Server struct {
 	started time.Time
 	panics  atomic.Uint64
 	refused refusals
+	outage  onceASecond
 }
 
 // Limits on what a request may cost before anyone knows who sent it.

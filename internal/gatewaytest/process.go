@@ -23,10 +23,18 @@ const patience = 30 * time.Second
 
 // Gateway is one gateway process. It dies with the test that started it.
 type Gateway struct {
+	*process
+	t testing.TB // that fails when a method must end the test
+}
+
+// For returns the same process for a subtest, which alone can be ended by what
+// it does.
+func (g *Gateway) For(t testing.TB) *Gateway { return &Gateway{process: g.process, t: t} }
+
+type process struct {
 	URL      string // http://host:port
 	AdminURL string // http://host:port of the operators' listener; "" if it is off
 
-	t      testing.TB
 	cmd    *exec.Cmd
 	stdout output
 	stderr output
@@ -50,7 +58,7 @@ func Start(t testing.TB, env ...string) *Gateway {
 // listens: without Redis a gateway does not become ready.
 func Launch(t testing.TB, program string, env ...string) *Gateway {
 	t.Helper()
-	g := &Gateway{t: t, exited: make(chan struct{}), http: newClient(t)}
+	g := &Gateway{t: t, process: &process{exited: make(chan struct{}), http: newClient(t)}}
 	g.cmd = exec.Command(program)
 	g.cmd.Env = environment(env)
 	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
