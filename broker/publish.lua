@@ -14,19 +14,21 @@
 -- Returns {verdict, time in ms, id, receivers, id, receivers, …}; id 0 for an
 -- ephemeral one. Verdicts: 'stored', 'replay' (the first answer again, its
 -- time included), 'mismatch' (same key, another request), 'late'.
-local t = redis.call('TIME')
+local call = redis.call
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local int = function(n) return string.format('%.0f', n) end
+local int = function(n) return string.format('%d', n) end
+local ts = int(now)
 
 if now > tonumber(ARGV[5]) then
-  return {'late', int(now)}
+  return {'late', ts}
 end
 local idem = ARGV[6] ~= '' and KEYS[#KEYS]
 if idem then
-  local first = redis.call('HMGET', idem, 'print', 'answer')
+  local first = call('HMGET', idem, 'print', 'answer')
   if first[1] then
     if first[1] ~= ARGV[6] then
-      return {'mismatch', int(now)}
+      return {'mismatch', ts}
     end
     local answer = {'replay'}
     for part in string.gmatch(first[2], '%d+') do
@@ -36,53 +38,63 @@ if idem then
   end
 end
 
-local answer = {'stored', int(now)}
-local announce = {}
+-- Appends a notification to its user's log; returns its id and frame.
+local function store(k, tail, ttl)
+  local log, state, limit = KEYS[k], KEYS[k + 1], tonumber(ARGV[1])
+  local s = call('HMGET', state, 'last', 'seq')
+  local last, seq = s[1] or '0', (s[2] or 0) + 1
+  if not s[1] then -- the state was lost: never reuse an id that the log still has
+    local newest = call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+    if newest then
+      last, seq = string.match(newest[1], '%d+'), newest[2][4] + 1
+    end
+  end
+  local id = now > tonumber(last) and ts or int(last + 1)
+  local frame = '{"type":"notification","id":' .. id .. ',"prev":' .. last .. ',"ts":' .. ts .. ',' .. tail
+  local oldest, expires = int(now - ARGV[2]), ttl > 0 and int(now + ttl) or '0'
+  -- Numbered as they are, the log can only be too long once seq exceeds its length.
+  if seq > limit then
+    call('XADD', log, 'MAXLEN', ARGV[1], id .. '-0', 'f', frame, 'n', int(seq), 'x', expires)
+    call('XTRIM', log, 'MINID', oldest)
+  else
+    call('XADD', log, 'MINID', oldest, id .. '-0', 'f', frame, 'n', int(seq), 'x', expires)
+  end
+  call('PEXPIRE', log, ARGV[2])
+  call('HSET', state, 'last', id, 'seq', int(seq))
+  call('PEXPIRE', state, int(ARGV[2] + 2592000000)) -- stateAfterLog: 30 days
+  if ttl > 0 then
+    call('ZADD', KEYS[k + 2], expires, id)
+    call('PEXPIRE', KEYS[k + 2], ARGV[2])
+  end
+  return id, frame
+end
+
+local answer, frames = {'stored', ts}, {}
 local k, at, tail = 1, 1, ''
 for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
-  local log, state, expiring = KEYS[k], KEYS[k + 1], KEYS[k + 2]
-  k, size, ttl = k + 3, tonumber(size), tonumber(ttl)
+  size, ttl = tonumber(size), tonumber(ttl)
   if size > 0 then
     tail = string.sub(ARGV[4], at, at + size - 1)
     at = at + size
   end
-  local frame, id
+  local id, frame = '0', nil
   if ttl < 0 then
-    id = '0'
-    frame = '{"type":"notification","ephemeral":true,"ts":' .. int(now) .. ',' .. tail
+    frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
   else
-    local s = redis.call('HMGET', state, 'last', 'seq')
-    local prev, seq = tonumber(s[1] or 0), tonumber(s[2] or 0) + 1
-    if not s[1] then -- the state was lost: never reuse an id that the log still has
-      local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-      if newest then
-        prev = tonumber(string.match(newest[1], '%d+'))
-        seq = tonumber(newest[2][4]) + 1
-      end
-    end
-    id = int(math.max(prev + 1, now))
-    local expires = ttl > 0 and int(now + ttl) or '0'
-    frame = '{"type":"notification","id":' .. id .. ',"prev":' .. int(prev) .. ',"ts":' .. int(now) .. ',' .. tail
-    redis.call('XADD', log, 'MAXLEN', ARGV[1], id .. '-0', 'f', frame, 'n', int(seq), 'x', expires)
-    redis.call('XTRIM', log, 'MINID', int(now - ARGV[2]))
-    redis.call('PEXPIRE', log, ARGV[2])
-    redis.call('HSET', state, 'last', id, 'seq', int(seq))
-    redis.call('PEXPIRE', state, int(ARGV[2] + 2592000000)) -- stateAfterLog: 30 days
-    if ttl > 0 then
-      redis.call('ZADD', expiring, expires, id)
-      redis.call('PEXPIRE', expiring, ARGV[2])
-    end
+    id, frame = store(k, tail, ttl)
   end
-  announce[#announce + 1] = {'user:' .. string.sub(log, 7, -6) .. ':events', frame}
+  frames[#frames + 1] = frame
   answer[#answer + 1] = id
   answer[#answer + 1] = '0'
+  k = k + 3
 end
 
-for i, a in ipairs(announce) do
-  answer[2 * i + 2] = int(redis.call('PUBLISH', a[1], a[2]))
+for i, frame in ipairs(frames) do
+  local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
+  answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
 end
 if idem then
-  redis.call('HSET', idem, 'print', ARGV[6], 'answer', table.concat(answer, ' ', 2))
-  redis.call('PEXPIRE', idem, ARGV[7])
+  call('HSET', idem, 'print', ARGV[6], 'answer', table.concat(answer, ' ', 2))
+  call('PEXPIRE', idem, ARGV[7])
 end
 return answer
