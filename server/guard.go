@@ -56,17 +56,28 @@ type visitor struct {
 	since time.Time // when the check began: what was revoked later ends the connection
 }
 
-// visit checks the credentials and the Origin of a browser's request. A
-// credential in the subprotocol counts for WebSocket only, one in the query for
-// streams only: a link must not act for anyone.
-func (s *Server) visit(c *fiber.Ctx, rule auth.OriginRule, stream bool) (visitor, error) {
+// transportKind says what a browser's request is for, and so where else its
+// credentials may stand: one in the query counts for streams only (a link must
+// not act for anyone), one in the subprotocol for WebSocket only.
+type transportKind int
+
+const (
+	plainHTTP transportKind = iota
+	overSSE
+	overWebSocket
+)
+
+// visit checks the credentials and the Origin of a browser's request.
+func (s *Server) visit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (visitor, error) {
 	v := visitor{since: time.Now()}
 	creds := auth.Credentials{
 		Bearer: auth.Given(auth.ParseBearer(values(c, "Authorization"))),
 		Cookie: auth.Given(auth.CookieValue(values(c, "Cookie"), s.o.Cookie)),
 	}
-	if stream {
+	if over != plainHTTP {
 		creds.Query = auth.Given(auth.QueryToken(queryValues(c, "token")))
+	}
+	if over == overWebSocket {
 		token, _, err := auth.BearerSubprotocol(values(c, "Sec-WebSocket-Protocol"))
 		creds.Subprotocol = auth.Given(token, token != "" || err != nil, err)
 	}

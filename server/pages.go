@@ -79,7 +79,7 @@ func (s *Server) demoLogin(c *fiber.Ctx) error {
 
 // demoNotify is POST /notify for whoever is logged in.
 func (s *Server) demoNotify(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginRequired, false)
+	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *Server) demoNotify(c *fiber.Ctx) error {
 }
 
 func (s *Server) demoLogOutEverywhere(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginRequired, false)
+	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
 		return err
 	}

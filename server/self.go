@@ -22,7 +22,7 @@ const (
 
 // inbox is GET /inbox: a page of what is stored after an id, newest last.
 func (s *Server) inbox(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginOptional, false)
+	v, err := s.visit(c, auth.OriginOptional, plainHTTP)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *Server) inboxPage(userID string, after notify.ID, limit int) (items []s
 
 // markRead is POST /inbox/read.
 func (s *Server) markRead(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginRequired, false)
+	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Server) markRead(c *fiber.Ctx) error {
 
 // currentSession is GET /sessions/current.
 func (s *Server) currentSession(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginOptional, false)
+	v, err := s.visit(c, auth.OriginOptional, plainHTTP)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ var errNoSession = &problem{status: 404, code: "not_found", detail: "these crede
 
 // logOut is DELETE /sessions/current: it revokes the session and takes the cookie back.
 func (s *Server) logOut(c *fiber.Ctx) error {
-	v, err := s.visit(c, auth.OriginRequired, false)
+	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (s *Server) events(c *fiber.Ctx) error {
 	if c.Method() != fiber.MethodGet {
 		return errMethod
 	}
-	st, err := s.admit(c, auth.OriginOrSameOrigin)
+	st, err := s.admit(c, auth.OriginOrSameOrigin, overSSE)
 	if err != nil {
 		return err
 	}

@@ -42,14 +42,14 @@ const maxMisuse = 10
 
 // admit makes every check that a stream's request must pass before the
 // connection is taken over, cheapest first where the order isn't the contract's.
-func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule) (*stream, error) {
+func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (*stream, error) {
 	if s.Hub.Draining() {
 		return nil, errDraining
 	}
 	if err := s.limit(c, s.Connect, limiter.Subject(s.clientIP(c)), 1); err != nil {
 		return nil, err
 	}
-	v, err := s.visit(c, rule, true)
+	v, err := s.visit(c, rule, over)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (s *Server) ws(c *fiber.Ctx) error {
 	if len(c.Request().Header.Peek("Upgrade")) == 0 {
 		rule = auth.OriginOrSameOrigin // a page asks by fetch why its upgrade failed
 	}
-	st, err := s.admit(c, rule)
+	st, err := s.admit(c, rule, overWebSocket)
 	if err != nil {
 		return err
 	}
