@@ -83,7 +83,7 @@ type user struct {
 	sockets   []*Socket // guarded by mu
 	live      int       // guarded by mu: how many of them are live
 	last      notify.ID // guarded by mu: every live socket has been sent everything up to here
-	seen      notify.ID // guarded by mu: newest id announced to this node, delivered or not
+	seen      notify.ID // guarded by mu: newest id announced to this node or read by a live socket; never below last
 	repairing bool      // guarded by mu: Behind was called, Repaired not yet
 }
 

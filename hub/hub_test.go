@@ -232,6 +232,29 @@ func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 	expect(t, p, "hello", "6", "7")
 }
 
+func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
+	h := newHub(t, Options{})
+	p := newPipe()
+	s := h.NewSocket("a", "c", "", line, p)
+	if err := h.Join(s, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.Greet([]byte("hello"), 6) // as of before 7 was stored
+	target := h.Target("a")
+	connect(t, h, "a", 7) // has read it; its announcement is under way
+	if s.GoLive(target) {
+		t.Fatal("live without 7")
+	}
+	target = h.Target("a")
+	s.Resume(t.Context(), []notify.Message{stored(7, 6)})
+	if !s.GoLive(target) {
+		t.Fatal("not live with 7")
+	}
+	h.Deliver("a", stored(7, 6))
+	h.Deliver("a", stored(8, 7))
+	expect(t, p, "hello", "7", "8")
+}
+
 func TestResumeTellsGaps(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()

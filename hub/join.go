@@ -162,6 +162,13 @@ func (s *Socket) Lose(newest notify.ID) {
 //	target = 6, read finds 6           GoLive(6): seen 7 > 6, read again
 //	target = 7, read finds 7           GoLive(7): live
 //
+// What a socket has read counts as announced, because its announcement may still
+// be on its way:
+//
+//	a and b ask for the newest id: 0   7 is stored, its announcement under way
+//	a reads 7 and goes live            seen = 7
+//	b: GoLive(0): seen 7 > 0, read again; else it would be told that 7 is lost
+//
 // Nothing announced before the flip can be missing, because everything is in
 // the log before it is announced; nothing after it can be missing, because
 // Deliver takes the same lock.
@@ -181,6 +188,7 @@ func (s *Socket) GoLive(target notify.ID) bool {
 	if u.live == 0 {
 		u.last = s.last
 	}
+	u.seen = max(u.seen, s.last)
 	u.live++
 	s.live = true
 	return true
