@@ -60,12 +60,16 @@ type Broker struct {
 //go:embed publish.lua
 var publishSource string
 
+//go:embed after.lua
+var afterSource string
+
 //go:embed state.lua
 var stateSource string
 
 var (
 	publishScript = redis.NewScript(publishSource)
 	stateScript   = redis.NewScript(stateSource)
+	afterScript   = redis.NewScript(afterSource)
 )
 
 // New returns a broker on rdb, which must be configured never to retry

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,11 +34,14 @@ func onBoth(t *testing.T, f func(t *testing.T, rdb *redis.Client)) {
 	t.Run("redis", func(t *testing.T) { f(t, client(t, redistest.Start(t).Addr)) })
 }
 
+// patience is what tests that are not about time allow a busy machine.
+const patience = 30 * time.Second
+
 // client returns a client as the gateway configures it.
 func client(t testing.TB, addr string) *redis.Client {
 	rdb := redis.NewClient(&redis.Options{
-		Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DialTimeout: 400 * time.Millisecond,
-		ReadTimeout: 400 * time.Millisecond, WriteTimeout: 400 * time.Millisecond, PoolTimeout: 400 * time.Millisecond, PoolSize: 64,
+		Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DialTimeout: patience,
+		ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience, PoolSize: 64,
 	})
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
@@ -54,7 +58,7 @@ func publish(t testing.TB, b *Broker, drafts ...notify.Draft) []Receipt {
 
 func readAll(t testing.TB, b *Broker, user string) []notify.Message {
 	t.Helper()
-	page, err := b.After(t.Context(), user, 0, MaxPage)
+	page, err := b.After(t.Context(), user, 0, MaxPage, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +67,7 @@ func readAll(t testing.TB, b *Broker, user string) []notify.Message {
 
 func TestPublishStores(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
-		b := New(rdb, Options{})
+		b := New(rdb, Options{Budget: patience})
 		before := time.Now().Add(-time.Second).UnixMilli()
 		d := draft("42", `{"a" : "é\u0041", "a":1e400}`)
 		d.Kind = "order.shipped"
@@ -93,7 +97,7 @@ func TestPublishStores(t *testing.T) {
 
 func TestIDsNeverGoBack(t *testing.T) {
 	m := miniredis.RunT(t)
-	b := New(client(t, m.Addr()), Options{})
+	b := New(client(t, m.Addr()), Options{Budget: patience})
 	now := time.Now()
 	m.SetTime(now)
 	first := publish(t, b, draft("42", `1`))[0]
@@ -115,7 +119,7 @@ func TestIDsNeverGoBack(t *testing.T) {
 
 func TestManyInOneCall(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
-		b := New(rdb, Options{})
+		b := New(rdb, Options{Budget: patience})
 		message := []byte(`{"for":"all"}`)
 		drafts := []notify.Draft{
 			{UserID: "1", Message: message}, {UserID: "2", Message: message},
@@ -139,7 +143,7 @@ func TestManyInOneCall(t *testing.T) {
 
 func TestTrimming(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
-		b := New(rdb, Options{LogLength: 3})
+		b := New(rdb, Options{Budget: patience, LogLength: 3})
 		var ids []notify.ID
 		for i := range 5 {
 			ids = append(ids, publish(t, b, draft("42", fmt.Sprint(i)))[0].ID)
@@ -157,7 +161,7 @@ func TestTrimming(t *testing.T) {
 func TestRetention(t *testing.T) {
 	m := miniredis.RunT(t)
 	m.ClockTTL(true)
-	b := New(client(t, m.Addr()), Options{LogRetention: time.Hour})
+	b := New(client(t, m.Addr()), Options{Budget: patience, LogRetention: time.Hour})
 	now := time.Now()
 	m.SetTime(now)
 	publish(t, b, draft("42", `1`))
@@ -180,7 +184,7 @@ func TestRetention(t *testing.T) {
 func TestReadState(t *testing.T) {
 	m := miniredis.RunT(t)
 	m.ClockTTL(true)
-	b := New(client(t, m.Addr()), Options{})
+	b := New(client(t, m.Addr()), Options{Budget: patience})
 	now := time.Now()
 	m.SetTime(now)
 	var ids []notify.ID
@@ -213,9 +217,65 @@ func TestReadState(t *testing.T) {
 	check("never past the newest", State{Last: ids[3], Read: ids[3], Moved: true}, s, err)
 }
 
+// TestExpiringIsBounded: a user who never reads does not collect ids for ever.
+func TestExpiringIsBounded(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		b := New(rdb, Options{Budget: patience, LogLength: 5})
+		for range 50 {
+			d := draft("42", `1`)
+			d.TTL = time.Hour
+			publish(t, b, d)
+		}
+		if n := rdb.ZCard(t.Context(), "user:{42}:expiring").Val(); n > 10 {
+			t.Errorf("%d ids for a log of 5", n)
+		}
+		if s, err := b.State(t.Context(), "42"); err != nil || s.Unread != 5 {
+			t.Errorf("state %+v, %v", s, err)
+		}
+	})
+}
+
+// TestPagesAreBoundedInBytes: small entries before large ones do not make a page
+// of large ones.
+func TestPagesAreBoundedInBytes(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		b := New(rdb, Options{Budget: patience})
+		var drafts []notify.Draft
+		for i := range 200 {
+			d := draft("42", `1`)
+			if i >= 100 {
+				d = draft("42", `"`+strings.Repeat("x", 60_000)+`"`)
+			}
+			drafts = append(drafts, d)
+		}
+		for part := range slices.Chunk(drafts, 20) {
+			publish(t, b, part...)
+		}
+		var got int
+		for after, more := notify.ID(0), true; more; {
+			page, err := b.After(t.Context(), "42", after, MaxPage, 128<<10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			size := 0
+			for _, m := range page.Entries {
+				size += len(m.Frame)
+				after = m.ID
+			}
+			if got += len(page.Entries); size > 128<<10+8*61_000 {
+				t.Fatalf("a page of %d bytes", size)
+			}
+			more = page.Full
+		}
+		if got != len(drafts) {
+			t.Errorf("read %d entries", got)
+		}
+	})
+}
+
 func TestIdempotency(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
-		b := New(rdb, Options{})
+		b := New(rdb, Options{Budget: patience})
 		key := Idempotency{Client: "shop", Key: "k", Print: "p"}
 		const clients = 100
 		receipts := make([][]Receipt, clients)
@@ -289,7 +349,7 @@ func TestStoppedRedisRefusesAndForgets(t *testing.T) {
 
 func TestRedisClockSteps(t *testing.T) {
 	m := miniredis.RunT(t)
-	b := New(client(t, m.Addr()), Options{})
+	b := New(client(t, m.Addr()), Options{Budget: patience})
 	now := time.Now()
 	for _, step := range []time.Duration{0, time.Hour, -time.Hour, 2 * time.Hour} {
 		m.SetTime(now.Add(step))
@@ -300,7 +360,7 @@ func TestRedisClockSteps(t *testing.T) {
 
 func TestOutOfMemoryAnnouncesNothing(t *testing.T) {
 	srv := redistest.Start(t, "--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
-	b := New(client(t, srv.Addr), Options{LogLength: 1 << 20})
+	b := New(client(t, srv.Addr), Options{Budget: patience, LogLength: 1 << 20})
 	heard := listen(t, b, client(t, srv.Addr))
 	blob := `"` + strings.Repeat("x", 60_000) + `"`
 	var stored int
@@ -359,7 +419,7 @@ func listen(t testing.TB, b *Broker, rdb *redis.Client) *ear {
 
 func TestListen(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
-		b := New(rdb, Options{})
+		b := New(rdb, Options{Budget: patience})
 		e := listen(t, b, client(t, rdb.Options().Addr))
 		next := func() addressed { t.Helper(); return <-e.messages }
 
@@ -481,7 +541,7 @@ func TestWaitReplicas(t *testing.T) {
 	host, port, _ := strings.Cut(primary.Addr, ":")
 	replica := redistest.Start(t, "--replicaof", host+" "+port)
 	b := New(client(t, primary.Addr), Options{WaitReplicas: 1, WaitTimeout: 200 * time.Millisecond})
-	onReplica := New(client(t, replica.Addr), Options{})
+	onReplica := New(client(t, replica.Addr), Options{Budget: patience})
 	key := Idempotency{Client: "shop", Key: "1", Print: "p"}
 	insist := func(d notify.Draft) (r []Receipt, replayed bool) {
 		t.Helper()

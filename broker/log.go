@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
@@ -19,45 +21,28 @@ type Page struct {
 // MaxPage is how many entries one read of the log returns at most.
 const MaxPage = 500
 
-// Limit is how many entries to read next so that they come to about so many
-// bytes, judged by the size of this page's: at least one, at most MaxPage. A
-// reader that goes by it never holds a whole log, whatever the size of messages.
-func (p Page) Limit(bytes int) int {
-	size := 0
-	for _, m := range p.Entries {
-		size += len(m.Frame)
-	}
-	return min(MaxPage, max(1, len(p.Entries)*bytes/max(1, size)))
-}
-
-// After reads at most limit (≤ MaxPage) entries of the user's log after an id.
-func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limit int) (Page, error) {
+// After reads the user's log after an id: at most limit (≤ MaxPage) entries, and
+// no further than it takes for so many bytes of frames.
+func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limit, bytes int) (Page, error) {
 	ctx, cancel := b.budget(ctx)
 	defer cancel()
-	limit = min(limit, MaxPage)
-	var (
-		now     *redis.TimeCmd
-		last    *redis.StringCmd
-		entries *redis.XMessageSliceCmd
-	)
-	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		now = p.Time(ctx)
-		// Before the entries: what is announced later is found by Target.
-		last = p.HGet(ctx, stateKey(userID), "last")
-		entries = p.XRangeN(ctx, logKey(userID), strconv.FormatInt(int64(after)+1, 10), "+", int64(limit))
-		return nil
-	})
-	if err != nil && !isNil(err) {
+	keys := []string{logKey(userID), stateKey(userID)}
+	v, err := afterScript.Run(ctx, b.rdb, keys, strconv.FormatInt(int64(after)+1, 10), min(limit, MaxPage), bytes).StringSlice()
+	if err == nil && (len(v) < 3 || len(v)%2 == 0) {
+		err = fmt.Errorf("unexpected reply of %d parts", len(v))
+	}
+	if err != nil {
 		return Page{}, unavailable("read log", err)
 	}
-	page := Page{Full: len(entries.Val()) == limit}
-	if n, err := last.Int64(); err == nil {
-		page.Last = notify.ID(n)
+	head, err := integers(v[:3])
+	if err != nil {
+		return Page{}, unavailable("read log", err)
 	}
-	for _, e := range entries.Val() {
-		m, ok := parseEntry(e, now.Val().UnixMilli())
+	page := Page{Last: notify.ID(head[1]), Full: head[2] == 1}
+	for v = v[3:]; len(v) > 0; v = v[2:] {
+		m, ok := parseEntry(v[0], v[1], head[0])
 		if !ok {
-			b.o.Log.Error("log entry that is not ours", "user", userID, "entry", e.ID)
+			b.o.Log.Error("log entry that is not ours", "user", userID)
 			continue
 		}
 		page.Entries = append(page.Entries, m)
@@ -66,21 +51,21 @@ func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limi
 	return page, nil
 }
 
-func parseEntry(e redis.XMessage, now int64) (notify.Message, bool) {
-	frame, _ := e.Values["f"].(string)
+// parseEntry reads an entry; ends is when its ttl is over, now the time, in ms.
+func parseEntry(frame, ends string, now int64) (notify.Message, bool) {
 	id, prev, ok := notify.ParseStored(frame)
 	if !ok {
 		return notify.Message{}, false
 	}
-	if x, _ := e.Values["x"].(string); x != "0" {
-		if expires, err := strconv.ParseInt(x, 10, 64); err == nil && expires <= now {
+	if ends != "0" {
+		if n, err := strconv.ParseInt(ends, 10, 64); err == nil && n <= now {
 			frame = ""
 		}
 	}
 	return notify.Message{Event: "notification", ID: id, Prev: prev, Frame: frame}, true
 }
 
-func isNil(err error) bool { return err == redis.Nil }
+func isNil(err error) bool { return errors.Is(err, redis.Nil) }
 
 // Newest asks for the newest ids of many users in one round trip; 0 where there
 // never was one.

@@ -68,7 +68,7 @@ func TestModel(t *testing.T) {
 		m.ClockTTL(true)
 		now := time.Now().Truncate(time.Millisecond)
 		m.SetTime(now)
-		b := New(client(t, m.Addr()), Options{LogLength: 20, LogRetention: 1000 * time.Hour})
+		b := New(client(t, m.Addr()), Options{Budget: patience, LogLength: 20, LogRetention: 1000 * time.Hour})
 		playModel(t, b, 3000, time.Second, func(d time.Duration) time.Time {
 			now = now.Add(d)
 			m.SetTime(now)
@@ -77,7 +77,7 @@ func TestModel(t *testing.T) {
 	})
 	t.Run("redis", func(t *testing.T) {
 		rdb := client(t, redistest.Start(t).Addr)
-		b := New(rdb, Options{LogLength: 20, LogRetention: time.Hour})
+		b := New(rdb, Options{Budget: patience, LogLength: 20, LogRetention: time.Hour})
 		// Redis's own clock runs: a ttl is hours, so that what the model calls
 		// expired does not depend on the moment of asking.
 		playModel(t, b, 3000, time.Hour, func(time.Duration) time.Time {
@@ -139,7 +139,7 @@ func playModel(t *testing.T, b *Broker, steps int, ttl time.Duration, pass func(
 			}
 		case 5:
 			after, limit := m.somewhere(rng), 1+rng.IntN(25)
-			page, err := b.After(t.Context(), user, after, limit)
+			page, err := b.After(t.Context(), user, after, limit, 1<<30)
 			if err != nil {
 				t.Fatal(err)
 			}

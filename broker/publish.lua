@@ -62,6 +62,14 @@ local function store(k, tail, ttl)
   call('PEXPIRE', log, ARGV[2])
   call('HSET', state, 'last', id, 'seq', int(seq))
   call('PEXPIRE', state, int(ARGV[2] + 2592000000)) -- stateAfterLog: 30 days
+  if seq % limit == 0 then -- forget what was trimmed, once in a log's length
+    local first = call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    for _, old in ipairs(call('ZRANGE', KEYS[k + 2], 0, -1)) do
+      if tonumber(old) < tonumber(string.match(first[1], '%d+')) then
+        call('ZREM', KEYS[k + 2], old)
+      end
+    end
+  end
   if ttl > 0 then
     call('ZADD', KEYS[k + 2], expires, id)
     call('PEXPIRE', KEYS[k + 2], ARGV[2])

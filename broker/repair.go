@@ -10,8 +10,8 @@ import (
 
 // Local is what a repair needs to know of and do to the sockets on this node.
 type Local interface {
-	Users(f func(userID string, last notify.ID) bool)
-	Repair(userID string) bool
+	UserIDs(f func(userID string) bool)
+	Repair(userID string, newest notify.ID) bool
 	Position(userID string) (last notify.ID, ok bool)
 	Target(userID string) notify.ID
 	Backfill(userID string, entries []notify.Message)
@@ -121,18 +121,16 @@ func (r *Repairer) next() (userID string, sweep, ok bool) {
 // round trip, and queues those who have missed something.
 func (r *Repairer) compareAll(ctx context.Context) {
 	users := make([]string, 0, sweepGroup)
-	lasts := make([]notify.ID, 0, sweepGroup)
 	compare := func() {
-		ids := r.newest(ctx, users)
-		for i, id := range ids {
-			if id != lasts[i] && r.local.Repair(users[i]) {
+		for i, newest := range r.newest(ctx, users) {
+			if r.local.Repair(users[i], newest) {
 				r.User(users[i])
 			}
 		}
-		users, lasts = users[:0], lasts[:0]
+		users = users[:0]
 	}
-	r.local.Users(func(userID string, last notify.ID) bool {
-		users, lasts = append(users, userID), append(lasts, last)
+	r.local.UserIDs(func(userID string) bool {
+		users = append(users, userID)
 		if len(users) == sweepGroup {
 			compare()
 		}
@@ -158,15 +156,16 @@ func (r *Repairer) newest(ctx context.Context, users []string) []notify.ID {
 // repair reads the user's log from where the local sockets stand until nothing
 // announced is missing.
 func (r *Repairer) repair(ctx context.Context, userID string) {
-	limit := firstRepairPage
 	for wait := minRepairWait; ctx.Err() == nil; {
 		target := r.local.Target(userID)
 		after, ok := r.local.Position(userID)
 		if !ok {
-			r.local.Repaired(userID, target, target)
-			return
+			if r.local.Repaired(userID, target, target) {
+				return
+			}
+			continue // somebody has gone live meanwhile
 		}
-		page, err := r.b.After(ctx, userID, after, limit)
+		page, err := r.b.After(ctx, userID, after, MaxPage, repairBytes)
 		if err != nil {
 			pause(ctx, wait)
 			wait = nextRepairWait(wait)
@@ -177,7 +176,6 @@ func (r *Repairer) repair(ctx context.Context, userID string) {
 		if !page.Full && r.local.Repaired(userID, target, page.Last) {
 			return
 		}
-		limit = page.Limit(repairBytes)
 		r.awaitRoom(ctx, userID)
 	}
 }
@@ -191,12 +189,10 @@ func (r *Repairer) awaitRoom(ctx context.Context, userID string) {
 	r.local.AwaitRoom(ctx, userID)
 }
 
-// A page of a repair is what half a socket's queue holds, judged by the page
-// before; the first is as many messages as fit at their largest.
+// A page of a repair is what half a socket's queue holds.
 const (
-	firstRepairPage = 2
-	repairBytes     = 128 << 10
-	repairPatience  = 2 * time.Second
+	repairBytes    = 128 << 10
+	repairPatience = 2 * time.Second
 )
 
 const (

@@ -37,11 +37,11 @@ if first then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', int(now))) do
     if tonumber(id) >= from then
       unread = unread - 1
-    elseif moved then
+    else
       redis.call('ZREM', KEYS[3], id) -- read or trimmed: never counted again
     end
   end
-elseif moved then
+else
   redis.call('DEL', KEYS[3])
 end
 

@@ -39,8 +39,9 @@ type Options struct {
 
 	// Behind is called when a user's stream has a hole that only the log can
 	// fill: read the log after Position and call Backfill, then Repaired. It is
-	// called with a lock held and must not block or call the hub. Default:
-	// what was missed stays missed.
+	// called with a lock held and must not block or call the hub. Required
+	// wherever announcements can be lost: until Repaired the user's live sockets
+	// get nothing stored.
 	Behind func(userID string)
 	// Expired is called when a socket's credentials run out, on the wheel's
 	// goroutine: it must not block. Default: close with 4001.
@@ -152,7 +153,10 @@ func (h *Hub) Deliver(userID string, m notify.Message) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if m.ID == 0 {
-		h.sendLocked(u, m, func(s *Socket) bool { return s.greeted })
+		h.sendLocked(u, m, func(s *Socket) bool {
+			s.missed = s.missed || !s.greeted
+			return s.greeted
+		})
 		return
 	}
 	if m.ID <= u.seen && m.ID <= u.last {
@@ -247,10 +251,10 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 			continue
 		}
 		if m.Prev != u.last {
-			h.gapLocked(u, u.last, m.ID)
+			h.gapLocked(u, m)
 		}
 		if m.Frame == "" { // expired: it counts for the chain only
-			u.last = m.ID
+			h.skipLocked(u, m.ID)
 			continue
 		}
 		h.stats.repaired.Add(1)
@@ -258,9 +262,24 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 	}
 }
 
-func (h *Hub) gapLocked(u *user, after, next notify.ID) {
-	h.stats.gaps.Add(1)
-	h.sendLocked(u, gapMessage(after, next), func(s *Socket) bool { return s.live && s.last <= after })
+// gapLocked tells the live sockets that what came before m cannot be had, each
+// by where it stands: some may have read further than the others.
+func (h *Hub) gapLocked(u *user, m notify.Message) {
+	for _, s := range u.sockets {
+		if s.live && s.last < m.ID && s.last != m.Prev {
+			s.gap(m.ID)
+		}
+	}
+}
+
+// skipLocked moves the live sockets on without sending anything.
+func (h *Hub) skipLocked(u *user, id notify.ID) {
+	u.last, u.seen = id, max(u.seen, id)
+	for _, s := range u.sockets {
+		if s.live {
+			s.last = max(s.last, id)
+		}
+	}
 }
 
 func gapMessage(after, next notify.ID) notify.Message {
@@ -294,8 +313,12 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 	}
 	u.repairing = false
 	if end := max(newest, target); u.live > 0 && u.last < end {
-		h.gapLocked(u, u.last, 0) // announced or counted, but no longer in the log
-		u.last = end
+		for _, s := range u.sockets {
+			if s.live && s.last < end {
+				s.Lose(end) // announced or counted, but no longer in the log
+			}
+		}
+		u.last, u.seen = end, max(u.seen, end)
 	}
 	return true
 }
@@ -316,44 +339,22 @@ func (h *Hub) AwaitRoom(ctx context.Context, userID string) {
 	}
 }
 
-// Users calls f with each user who has a live socket here and that user's
-// position, one shard at a time, until f returns false.
-func (h *Hub) Users(f func(userID string, last notify.ID) bool) {
-	type position struct {
-		id   string
-		last notify.ID
-	}
-	var list []position
-	for i := range h.shards {
-		sh := &h.shards[i]
-		list = list[:0]
-		sh.mu.RLock()
-		for id, u := range sh.users {
-			u.mu.Lock()
-			if u.live > 0 {
-				list = append(list, position{id, u.last})
-			}
-			u.mu.Unlock()
-		}
-		sh.mu.RUnlock()
-		for _, p := range list {
-			if !f(p.id, p.last) {
-				return
-			}
-		}
-	}
-}
-
-// Repair marks the user as being repaired and reports whether the caller is now
-// the one to do it: false if a repair is under way or nobody is live here.
-func (h *Hub) Repair(userID string) bool {
+// Repair marks the user as being repaired if newest, the user's newest id by the
+// log's account, is not where the live sockets stand, and reports whether the
+// caller is now the one to do it. Sockets that are still resuming take newest for
+// announced.
+func (h *Hub) Repair(userID string, newest notify.ID) bool {
 	u := h.user(userID)
 	if u == nil {
 		return false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.live == 0 || u.repairing {
+	if u.live == 0 {
+		u.seen = max(u.seen, newest)
+		return false
+	}
+	if u.repairing || newest == u.last {
 		return false
 	}
 	h.stats.repairs.Add(1)

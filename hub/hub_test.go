@@ -269,6 +269,42 @@ func TestResumeTellsGaps(t *testing.T) {
 	}
 }
 
+func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
+	h := newHub(t, Options{Behind: func(string) {}})
+	_, behind := connect(t, h, "a", 5)
+	_, ahead := connect(t, h, "a", 7) // its log read was ahead of the announcements
+	h.Deliver("a", stored(9, 8))
+	h.Backfill("a", []notify.Message{stored(9, 8)}) // 6…8 were trimmed meanwhile
+	expect(t, behind, "hello", string(notify.GapFrame(5, 9)), "9")
+	expect(t, ahead, "hello", string(notify.GapFrame(7, 9)), "9")
+}
+
+// TestSweepCountsForResumingSockets: what the sweep after a lost subscription
+// finds is read by a socket that was about to go live without it.
+func TestSweepCountsForResumingSockets(t *testing.T) {
+	h := newHub(t, Options{})
+	s := h.NewSocket("a", "c", "", line, newPipe())
+	_ = h.Join(s, time.Now())
+	s.Greet([]byte("hello"), 5)
+	target := h.Target("a") // 6 is stored from here on, its announcement lost
+	if h.Repair("a", 6) {
+		t.Error("a repair for nobody")
+	}
+	if s.GoLive(target) {
+		t.Error("live without 6")
+	}
+}
+
+func TestGreetTellsThatSomethingPassed(t *testing.T) {
+	h := newHub(t, Options{})
+	s := h.NewSocket("a", "c", "", line, newPipe())
+	_ = h.Join(s, time.Now())
+	h.Deliver("a", notify.Message{Event: "read", Frame: "read"})
+	if !s.Greet([]byte("hello"), 5) {
+		t.Error("the read frame was missed silently")
+	}
+}
+
 func TestSlowSocketIsClosedAndDelaysNobody(t *testing.T) {
 	h := newHub(t, Options{QueueBytes: 100})
 	_, fast := connect(t, h, "a", 0)

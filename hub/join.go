@@ -21,12 +21,12 @@ func (h *Hub) Join(s *Socket, authenticated time.Time) error {
 }
 
 func (h *Hub) add(s *Socket, authenticated time.Time) error {
-	if h.draining.Load() {
-		return ErrDraining
-	}
 	sh := h.shard(s.UserID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if h.draining.Load() { // under the lock that Drain takes to list the sockets
+		return ErrDraining
+	}
 	if s.Session != "" && h.revoked.since(s.Session, authenticated) {
 		return ErrRevoked
 	}
@@ -46,6 +46,7 @@ func (h *Hub) add(s *Socket, authenticated time.Time) error {
 	u.mu.Unlock()
 	s.user = u
 	h.sockets.Add(1)
+	h.wheel.schedule(&s.timer, s.pingAt)
 	return nil
 }
 
@@ -99,13 +100,15 @@ func (h *Hub) Full() bool {
 func (h *Hub) Draining() bool { return h.draining.Load() }
 
 // Greet sends the hello frame, the first of every connection, and sets where
-// the client's stream stands: at last.
-func (s *Socket) Greet(hello []byte, last notify.ID) {
+// the client's stream stands: at last. It returns true if something ephemeral or
+// a read frame passed since the join, which hello may be older than.
+func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	u := s.user
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.last, s.greeted = last, true
 	s.send(s.wire.Encode(notify.Message{Event: "hello", ID: last, Frame: string(hello)}))
+	return s.missed
 }
 
 // Resume sends what was read from the log, in order, with a gap frame wherever

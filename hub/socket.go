@@ -56,6 +56,7 @@ type Socket struct {
 	// until the socket is live.
 	live    bool
 	greeted bool
+	missed  bool // something for it passed before it was greeted
 	left    bool // no longer among the user's sockets
 	last    notify.ID
 
@@ -83,15 +84,14 @@ const (
 	ended
 )
 
-// NewSocket returns a socket that writes to out. It pings, expires and can be
-// closed from now on; it receives messages once it has joined.
+// NewSocket returns a socket that writes to out. It can be closed from now on;
+// it receives messages, pings and expires once it has joined.
 func (h *Hub) NewSocket(userID, id, session string, w Wire, out Transport) *Socket {
 	s := &Socket{UserID: userID, ID: id, Session: session, hub: h, wire: w, out: out}
 	now := time.Now()
 	s.heard.Store(now.UnixNano())
 	s.pingAt = now.Add(s.pingEvery())
 	s.timer.socket = s
-	h.wheel.schedule(&s.timer, s.pingAt)
 	return s
 }
 
@@ -133,12 +133,16 @@ func (s *Socket) send(p []byte) {
 	defer s.mu.Unlock()
 	switch {
 	case s.state != open:
-	case s.queued > 0 && s.queued+len(p) > s.hub.o.QueueBytes:
+	case s.queued > 0 && (s.queued+len(p) > s.hub.o.QueueBytes || len(s.queue) >= maxQueued):
 		s.closeLocked(notify.CloseTooSlow, 0)
 	default:
 		s.writeLocked(p)
 	}
 }
+
+// maxQueued is how many frames may wait, however small: each costs its
+// bookkeeping.
+const maxQueued = 4096
 
 // writeLocked writes or queues p.
 func (s *Socket) writeLocked(p []byte) {
@@ -395,7 +399,7 @@ func (s *Socket) pingEvery() time.Duration {
 }
 
 // maxHeartbeat is the longest that an event stream is silent.
-const maxHeartbeat = 25 * time.Second
+const maxHeartbeat = 20 * time.Second
 
 // expire is due once: whoever handles it sets a new expiry or closes.
 func (s *Socket) expire() {

@@ -300,3 +300,21 @@ func asFieldError(at string, err error) error {
 	}
 	return fe
 }
+
+// MaxVolume is how much one request may have announced, in bytes of messages
+// times recipients. It goes out of Redis at once, to every node; Redis drops a
+// subscriber for whom 32 MB wait.
+const MaxVolume = 8 << 20
+
+// CheckVolume refuses drafts that come to more than MaxVolume. Its error is a
+// *FieldError.
+func CheckVolume(drafts []Draft) error {
+	volume := 0
+	for i := range drafts {
+		volume += len(drafts[i].Message)
+	}
+	if volume > MaxVolume {
+		return &FieldError{Field: "the messages", Problem: fmt.Sprintf("times their recipients are %d bytes; the limit is %d", volume, MaxVolume), Size: true}
+	}
+	return nil
+}

@@ -89,7 +89,10 @@ func (t *Tracker) Get(ctx context.Context, userID string) (Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.o.Budget)
 	defer cancel()
 	n, err := countScript.Run(ctx, t.rdb, []string{presenceKey(userID)}, t.node, t.local.Connections(userID)).Int64Slice()
-	if err != nil || len(n) != 2 {
+	if err == nil && len(n) != 2 {
+		err = fmt.Errorf("unexpected reply %v", n)
+	}
+	if err != nil {
 		return Presence{}, fmt.Errorf("presence: %w: %w", ErrUnavailable, err)
 	}
 	return Presence{Connections: int(n[0]), Nodes: int(n[1])}, nil
@@ -125,10 +128,15 @@ func (t *Tracker) Run(ctx context.Context) {
 			}
 		}
 	}
-	if err := t.flush(context.WithoutCancel(ctx)); err != nil {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawWithin)
+	defer cancel()
+	if err := t.flush(last); err != nil {
 		t.o.Log.Warn("presence cannot be withdrawn; it runs out", "error", err)
 	}
 }
+
+// withdrawWithin is how long a node that stops may take to withdraw its notes.
+const withdrawWithin = time.Second
 
 func (t *Tracker) pause(ctx context.Context) {
 	timer := time.NewTimer(time.Second)

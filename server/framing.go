@@ -2,9 +2,12 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"herald/auth"
 )
 
 // front stands before the router, which answers some requests in words of its own.
@@ -68,4 +71,22 @@ func containsFold(b []byte, s string) bool {
 		}
 	}
 	return false
+}
+
+// smallBody is what anyone may send; only a backend, whose key or token is
+// checked before its body is read, gets memory for more.
+const smallBody = 64 << 10
+
+// bodyLimit is called when a request's head has been read. fasthttp makes room
+// for as much as Content-Length says, at once.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if n := h.ContentLength(); n >= 0 && n <= smallBody {
+		return fasthttp.RequestConfig{}
+	}
+	token, present, err := auth.ParseBearer([]string{string(h.Peek("Authorization"))})
+	_, err = s.Auth.Publisher(auth.Given(token, present, err), auth.ScopePublish)
+	if err == nil || errors.Is(err, auth.ErrScope) {
+		return fasthttp.RequestConfig{}
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: smallBody}
 }

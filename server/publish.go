@@ -27,12 +27,19 @@ type receipt struct {
 // notifyOne is POST /notify: one notification for one or many users.
 func (s *Server) notifyOne(c *fiber.Ctx) error {
 	var r notify.Request
-	idem, err := readPublish(c, func(body []byte) (err error) { r, err = notify.ParseRequest(body); return })
-	if err := s.spend(c, len(r.Users), err); err != nil {
+	var all []notify.Draft
+	idem, err := readPublish(c, func(body []byte) (err error) {
+		if r, err = notify.ParseRequest(body); err == nil {
+			r.TraceParent = traceParent(c)
+			all = drafts(nil, r)
+			err = notify.CheckVolume(all)
+		}
+		return err
+	})
+	if err := s.spend(c, len(all), err); err != nil {
 		return err
 	}
-	r.TraceParent = traceParent(c)
-	receipts, err := s.publish(c, drafts(nil, r), idem)
+	receipts, err := s.publish(c, all, idem)
 	if err != nil {
 		return err
 	}
@@ -128,7 +135,7 @@ func batchDrafts(items []notify.BatchItem, trace string) (all []notify.Draft, er
 	if len(all) > notify.MaxRecipients {
 		return nil, &notify.FieldError{Field: "notifications", Problem: "are for more than 1000 users together"}
 	}
-	return all, nil
+	return all, notify.CheckVolume(all)
 }
 
 // drafts appends one draft for each recipient of r.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -18,6 +19,7 @@ import (
 const (
 	defaultInbox = 50
 	maxInbox     = 100
+	inboxBytes   = 1 << 20 // of one read of the log
 )
 
 // inbox is GET /inbox: a page of what is stored after an id, newest last.
@@ -84,7 +86,7 @@ func inboxQuery(c *fiber.Ctx) (after notify.ID, limit int, err error) {
 // was the last.
 func (s *Server) inboxPage(userID string, after notify.ID, limit int) (items []string, next notify.ID, err error) {
 	for {
-		page, err := s.Broker.After(s.ctx, userID, after, limit)
+		page, err := s.Broker.After(s.ctx, userID, after, limit-len(items), inboxBytes)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -160,7 +162,7 @@ func (s *Server) logOut(c *fiber.Ctx) error {
 	if err := s.Sessions.Revoke(s.ctx, v.SessionHandle); err != nil {
 		return err
 	}
-	s.setCookie(c, "", "/", time.Unix(1, 0))
+	s.setCookie(c, "", strings.TrimSuffix(strings.Clone(c.Path()), "sessions/current"), time.Unix(1, 0))
 	return answerJSON(c, fiber.StatusOK, revokedBody{Revoked: 1})
 }
 

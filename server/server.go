@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +61,7 @@ type Server struct {
 	// ctx ends when the server closes: every stream's calls to Redis end with it.
 	ctx     context.Context
 	cancel  context.CancelFunc
-	streams sync.WaitGroup // goroutines of open streams
+	streams tally // goroutines of open streams
 
 	watch   *sessionWatch
 	started time.Time
@@ -105,6 +104,7 @@ func New(r Rooms, o Options) *Server {
 	// A hijacked connection belongs to its stream, which outlives the handler.
 	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
+	s.app.Server().HeaderReceived = s.bodyLimit
 	s.app.Server().Logger = fasthttpLog{o.Log}
 	s.routes()
 	s.app.Server().Handler = s.front(s.app.Handler())
@@ -113,7 +113,7 @@ func New(r Rooms, o Options) *Server {
 
 // Serve answers on l until Shutdown. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	return s.app.Listener(keepAlive{l})
+	return s.app.Listener(keepAlive{l, s.o.Log, &onceASecond{}})
 }
 
 // Run does the server's work in the background until ctx ends.
@@ -142,22 +142,28 @@ func (s *Server) Expired(sock *hub.Socket) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.app.ShutdownWithContext(ctx)
 	s.cancel()
-	done := make(chan struct{})
-	go func() { s.streams.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
-	}
-	return err
+	return errors.Join(err, s.streams.wait(ctx))
 }
 
 // keepAlive sets TCP keep-alive on what it accepts, so that a peer that
 // vanished while idle is noticed even before it is upgraded.
-type keepAlive struct{ net.Listener }
+type keepAlive struct {
+	net.Listener
+	log *slog.Logger
+	due *onceASecond
+}
 
+// Accept waits until there is a connection to be had: fasthttp would take a node
+// that is out of file descriptors for one whose listener is gone, and end.
 func (l keepAlive) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
+	for wait := 5 * time.Millisecond; err != nil && !errors.Is(err, net.ErrClosed); wait = min(2*wait, time.Second) {
+		if l.due.due() {
+			l.log.Warn("no connection can be accepted", "error", err)
+		}
+		time.Sleep(wait)
+		c, err = l.Listener.Accept()
+	}
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
 	}

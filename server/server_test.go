@@ -50,17 +50,19 @@ const secret = "0123456789abcdef"
 // plan is how a house differs from the usual.
 type plan struct {
 	log    int           // length of a log; default 5
+	budget time.Duration // of a call to Redis; default more than a busy machine needs
 	redis  string        // address of a Redis; default miniredis
 	routes func(*Server) // further routes
 }
 
 func withLog(n int) func(*plan)              { return func(p *plan) { p.log = n } }
 func withRedis(addr string) func(*plan)      { return func(p *plan) { p.redis = addr } }
+func withBudget(d time.Duration) func(*plan) { return func(p *plan) { p.budget = d } }
 func withRoutes(f func(*Server)) func(*plan) { return func(p *plan) { p.routes = f } }
 
 func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	t.Helper()
-	p := plan{log: 5, routes: func(*Server) {}}
+	p := plan{log: 5, budget: 30 * time.Second, routes: func(*Server) {}}
 	for _, change := range plans {
 		change(&p)
 	}
@@ -70,20 +72,20 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		m.ClockTTL(true)
 		p.redis = m.Addr()
 	}
-	o := redis.Options{Addr: p.redis, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
+	o := redis.Options{Addr: p.redis, ReadTimeout: p.budget, WriteTimeout: p.budget, PoolTimeout: p.budget, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
 	rdb, sub := redis.NewClient(&o), redis.NewClient(&o)
 	keys, err := auth.ParseAPIKeys("shop:" + secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tokens := auth.NewVerifier(&auth.JWTKeys{}, auth.VerifierOptions{})
-	store := sessions.New(rdb, sessions.Options{})
+	store := sessions.New(rdb, sessions.Options{Budget: p.budget})
 	use := func(ctx context.Context, id string) (auth.Session, error) {
 		s, err := store.Use(ctx, id)
 		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
 	}
 	h := &house{t: t, redis: m, store: store}
-	b := broker.New(rdb, broker.Options{LogLength: p.log})
+	b := broker.New(rdb, broker.Options{LogLength: p.log, Budget: p.budget})
 	var repairer *broker.Repairer
 	hb := hub.New(hub.Options{
 		Behind:  func(id string) { repairer.User(id) },

@@ -98,10 +98,18 @@ func (w *sessionWatch) check(ctx context.Context, group []*hub.Socket) bool {
 func settle(s *hub.Socket, expires time.Time) {
 	switch known := s.Data.(*stream).expiry(); {
 	case !expires.IsZero():
-		s.Data.(*stream).setExpiry(expires)
+		// Not at once again, even if this node's clock is ahead of Redis's.
+		s.Data.(*stream).setExpiry(laterOf(expires, time.Now().Add(time.Second)))
 	case time.Now().Before(known):
 		s.Close(notify.CloseRevoked, 0)
 	default:
 		s.Close(notify.CloseExpired, 0)
 	}
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -47,7 +47,7 @@ func (st *stream) serveEvents(head []byte, conn net.Conn) {
 		return
 	}
 	_ = conn.SetWriteDeadline(time.Time{})
-	st.open(eventStream, newTransport(conn))
+	st.open(eventStream, newTransport(conn, readerTimeout))
 	defer st.end()
 	st.join()
 	var discard [64]byte
@@ -57,6 +57,10 @@ func (st *stream) serveEvents(head []byte, conn net.Conn) {
 		}
 	}
 }
+
+// readerTimeout is how long a reader may acknowledge nothing, or take nothing
+// while something waits for it. It is never heard from, so only TCP can tell.
+const readerTimeout = 25 * time.Second
 
 // eventStreamWire frames what the hub sends as server-sent events.
 type eventStreamWire struct{}

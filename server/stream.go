@@ -33,6 +33,9 @@ type stream struct {
 
 	expires atomic.Int64 // Unix ns when the credentials were last known to end; 0: never
 
+	// Made by join if hello has to wait, closed when it has been said.
+	greeted chan struct{}
+
 	// Owned by the reader.
 	misuse int // frames that meant nothing
 }
@@ -66,16 +69,17 @@ func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (
 	return st, nil
 }
 
-// since is where the client wants to resume from: ?since=, SSE's Last-Event-ID
-// or ?lastEventId=, in this order.
+// since is where the client wants to resume from: SSE's Last-Event-ID,
+// ?lastEventId= or ?since=, in this order: an EventSource that reconnects repeats
+// the URL that it began with.
 func since(c *fiber.Ctx) (id notify.ID, ok bool, err error) {
 	places := []struct {
 		name   string
 		values []string
 	}{
-		{"since", queryValues(c, "since")},
 		{"Last-Event-ID", values(c, "Last-Event-ID")},
 		{"lastEventId", queryValues(c, "lastEventId")},
+		{"since", queryValues(c, "since")},
 	}
 	for _, p := range places {
 		if len(p.values) == 0 {
@@ -98,11 +102,12 @@ func (st *stream) open(w hub.Wire, out hub.Transport) {
 }
 
 // join makes the socket one of its user's and says hello; only then does the
-// caller read. A socket that may not join is told why by its close code.
+// caller read, unless Redis is away: then hello waits, with the socket open, and
+// so do the client's frames. A socket that may not join is told why by its close
+// code.
 //
 // The socket has joined when the state is asked for: whatever is announced from
 // then on is either in the log pages that catchUp reads or noticed by GoLive.
-// While Redis is away this waits with the socket open.
 func (st *stream) join() {
 	if err := st.s.Hub.Join(st.sock, st.visitor.since); err != nil {
 		code, retryMs := closeCodeOf(err)
@@ -110,28 +115,52 @@ func (st *stream) join() {
 		return
 	}
 	st.setExpiry(st.visitor.Expires)
-	state, ok := st.state()
-	if !ok {
+	if state, err := st.s.Broker.State(st.ctx, st.visitor.UserID); err == nil {
+		st.greet(state)
 		return
 	}
-	st.sock.Greet(st.hello(state), st.position(state))
+	st.greeted = make(chan struct{})
+	st.beside(func() {
+		if state, ok := st.state(); ok {
+			st.greet(state)
+			close(st.greeted)
+		}
+	})
+}
+
+// greet says hello and goes live, or has that done as soon as the log is read.
+func (st *stream) greet(state broker.State) {
+	missed := st.sock.Greet(st.hello(state), st.position(state))
+	if missed {
+		st.beside(st.tellRead)
+	}
 	if st.hasSince && st.since > state.Last {
 		st.sock.Lose(state.Last) // the future: the log has lost what the client has seen
 	}
 	if st.sock.Last() < state.Last || !st.goLive(state.Last) {
-		st.s.streams.Go(st.resume)
+		st.beside(st.catchUp)
 	}
 }
 
-// resume catches up beside the reader, which notices a client that goes.
-func (st *stream) resume() {
-	defer func() {
-		if v := recover(); v != nil {
-			st.s.panicked("resume", v)
-			st.sock.Close(notify.CloseOverloaded, 1000)
-		}
-	}()
-	st.catchUp()
+// tellRead sends what may have changed between the state that hello told and
+// hello.
+func (st *stream) tellRead() {
+	if state, ok := st.state(); ok {
+		st.sock.Send("read", notify.ReadFrame(state.Read, state.Unread))
+	}
+}
+
+// beside runs f beside the reader, which notices a client that goes.
+func (st *stream) beside(f func()) {
+	st.s.streams.run(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				st.s.panicked("stream", v)
+				st.sock.Close(notify.CloseOverloaded, 1000)
+			}
+		}()
+		f()
+	})
 }
 
 func closeCodeOf(err error) (code notify.CloseCode, retryAfterMs int) {
@@ -175,15 +204,13 @@ func (st *stream) goLive(newest notify.ID) bool {
 
 // catchUp reads the log page by page until it has caught up with what is announced.
 func (st *stream) catchUp() {
-	limit := firstPage
 	for {
 		target := st.s.Hub.Target(st.visitor.UserID)
-		page, ok := st.page(limit)
+		page, ok := st.page()
 		if !ok || !st.sock.Resume(st.ctx, page.Entries) {
 			return
 		}
 		if page.Full {
-			limit = page.Limit(pageBytes)
 			continue
 		}
 		if st.sock.Last() < page.Last { // counted, but no longer in the log
@@ -195,11 +222,9 @@ func (st *stream) catchUp() {
 	}
 }
 
-// A page is as many entries as come to pageBytes, judged by the page before.
-const (
-	firstPage = 64
-	pageBytes = 256 << 10
-)
+// pageBytes is how much of the log a resume holds at once, beside the socket's
+// queue, which it waits for.
+const pageBytes = 128 << 10
 
 // state and page ask Redis until it answers or the client is gone.
 func (st *stream) state() (state broker.State, ok bool) {
@@ -210,9 +235,9 @@ func (st *stream) state() (state broker.State, ok bool) {
 	return state, ok
 }
 
-func (st *stream) page(limit int) (page broker.Page, ok bool) {
+func (st *stream) page() (page broker.Page, ok bool) {
 	ok = st.insist(func() (err error) {
-		page, err = st.s.Broker.After(st.ctx, st.visitor.UserID, st.sock.Last(), limit)
+		page, err = st.s.Broker.After(st.ctx, st.visitor.UserID, st.sock.Last(), broker.MaxPage, pageBytes)
 		return err
 	})
 	return page, ok
@@ -236,6 +261,9 @@ func (st *stream) insist(ask func() error) bool {
 
 // frame handles one frame from the client.
 func (st *stream) frame(data []byte) {
+	if !st.awaitHello() {
+		return
+	}
 	f, err := notify.ParseClientFrame(data)
 	if err == nil {
 		err = st.obey(f)
@@ -247,6 +275,24 @@ func (st *stream) frame(data []byte) {
 	if st.misuse++; st.misuse >= maxMisuse {
 		st.sock.Close(notify.CloseMisuse, 0)
 	}
+}
+
+// awaitHello returns true once hello has been said, false if the socket ends
+// before.
+func (st *stream) awaitHello() bool {
+	if st.greeted == nil {
+		return true
+	}
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for !st.sock.Ended() {
+		select {
+		case <-st.greeted:
+			return true
+		case <-t.C:
+		}
+	}
+	return false
 }
 
 func (st *stream) obey(f notify.ClientFrame) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,13 +27,15 @@ type transport struct {
 // would otherwise grow to megabytes.
 const sendBuffer = 64 << 10
 
-func newTransport(conn net.Conn) *transport {
+// newTransport returns one for conn, which the kernel ends when what was sent has
+// not been acknowledged for userTimeout, if that is set.
+func newTransport(conn net.Conn, userTimeout time.Duration) *transport {
 	t := &transport{}
 	t.writeFn = t.write
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
-		if t.raw, _ = tcp.SyscallConn(); t.raw != nil {
-			setUserTimeout(t.raw)
+		if t.raw, _ = tcp.SyscallConn(); t.raw != nil && userTimeout > 0 {
+			setUserTimeout(t.raw, userTimeout)
 		}
 	}
 	return t

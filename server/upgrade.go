@@ -56,15 +56,12 @@ func (s *Server) upgrade(c *fiber.Ctx, st *stream) error {
 // early is what the client sent right behind the request.
 func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 	c.Context().HijackSetNoResponse(true)
-	s.streams.Add(1)
 	c.Context().Hijack(func(hc net.Conn) {
 		raw, early, err := release(hc)
 		if err != nil {
-			s.streams.Done()
 			return
 		}
-		go func() {
-			defer s.streams.Done()
+		s.streams.run(func() {
 			defer func() {
 				_ = raw.Close()
 				if v := recover(); v != nil {
@@ -72,7 +69,7 @@ func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 				}
 			}()
 			serve(raw, early)
-		}()
+		})
 	})
 }
 

@@ -2,8 +2,11 @@
 
 package server
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // setUserTimeout does nothing here: the hub's own patience ends what a peer
 // leaves unread.
-func setUserTimeout(syscall.RawConn) {}
+func setUserTimeout(syscall.RawConn, time.Duration) {}

@@ -37,7 +37,7 @@ func (s *Server) ws(c *fiber.Ctx) error {
 // written without waiting. The library reads; the few frames it writes by
 // itself (pong, close) come back through the fence into the socket's queue.
 func (st *stream) serveWebSocket(accept func(net.Conn) (*websocket.Conn, error), conn net.Conn) {
-	out := newTransport(conn)
+	out := newTransport(conn, 0) // the hub's pings tell whether the peer lives
 	f := &fence{Conn: conn, allowance: inboundBurst, filled: time.Now()}
 	st.open(webSocket, out)
 	defer st.end()

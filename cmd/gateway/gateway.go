@@ -103,8 +103,8 @@ func (g *gateway) wire() {
 	g.server = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
-		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log}),
-		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log}),
+		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
+		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
 		Presence: g.presence,
 		Redis:    redisHealth(g.commands),
 		Page:     web.Page, Asset: web.Asset,
@@ -175,7 +175,7 @@ func (g *gateway) stop() error {
 	connections, _ := g.hub.Count()
 	g.log.Info("draining", "connections", connections)
 	g.hub.Drain(context.Background(), g.cfg.Drain)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	err := g.server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -12,9 +12,13 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// redisBudget is the longest that one call to Redis may take: a publish answers
+// redisBudget is the longest that one call to Redis may take, limiterBudget the
+// longest that a limiter waits before it lets pass: together a publish answers
 // 503 within half a second while Redis hangs.
-const redisBudget = 350 * time.Millisecond
+const (
+	redisBudget   = 300 * time.Millisecond
+	limiterBudget = 150 * time.Millisecond
+)
 
 // embeddedBudget is for the embedded Redis: it shares the machine, and cannot hang.
 const embeddedBudget = 2 * time.Second
