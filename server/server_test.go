@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -615,5 +617,65 @@ func BenchmarkTextFrame(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		webSocket.Encode(m)
+	}
+}
+
+// outOfFiles is a listener that cannot accept at first.
+type outOfFiles struct {
+	net.Listener
+	failures int
+}
+
+func (l *outOfFiles) Accept() (net.Conn, error) {
+	if l.failures--; l.failures >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	c, _ := net.Pipe()
+	return c, nil
+}
+
+func TestAcceptSurvivesRunningOutOfFiles(t *testing.T) {
+	l := keepAlive{&outOfFiles{failures: 3}, slog.New(slog.DiscardHandler), &onceASecond{}}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
+// TestNobodyGetsMemoryForNothing: a large body is refused by its head, before
+// there is room for it.
+func TestNobodyGetsMemoryForNothing(t *testing.T) {
+	h := newHouse(t)
+	u, _ := url.Parse(h.url)
+	for header, want := range map[string]string{
+		"":                                " 413 ",
+		"Authorization: Bearer wrong\r\n": " 413 ",
+		"Authorization: Bearer " + secret + "\r\n": "", // waits for the body
+	} {
+		conn, err := net.Dial("tcp", u.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST /notify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%sContent-Length: 1000000\r\n\r\n", header)
+		wait := 20 * time.Second
+		if want == "" {
+			wait = 200 * time.Millisecond
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		if !strings.Contains(line, want) || want == "" && line != "" {
+			t.Errorf("%q: answered %q, want %q", header, line, want)
+		}
+		_ = conn.Close()
+	}
+	blob := `"` + strings.Repeat("x", 60_000) + `"`
+	users := make([]string, 200)
+	for i := range users {
+		users[i] = fmt.Sprintf("%q", fmt.Sprint("u", i))
+	}
+	resp, body := h.request("POST", "/notify", `{"userIds":[`+strings.Join(users, ",")+`],"message":`+blob+`}`)
+	if resp.StatusCode != 413 {
+		t.Errorf("12 MB to announce: %s %s", resp.Status, body)
 	}
 }
