@@ -1,7 +1,7 @@
 # `make` alone lists the targets; `make test` is what CI runs.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: run test race lint bench fuzz deps build clean help
+.PHONY: run test race lint bench chaos fuzz deps build clean help
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -41,6 +41,9 @@ endef
 
 bench: ## benchmarks; BENCH= selects
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+chaos: deps ## minutes of faults while clients listen; prints what each cost
+	REQUIRE_TOOLS=$(REQUIRE_TOOLS) go test -race -count=1 -v -timeout 30m -run 'TestNothing|TestTheChecker' ./chaos -chaos.long
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@grep -rEo --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[A-Za-z0-9_]*' . | \
