@@ -109,7 +109,7 @@ type interval struct{ from, to time.Time }
 
 func TestLimitHoldsOverNodesWithSkewedClocks(t *testing.T) {
 	nodes := skewedNodes(t)
-	t.Run("no window admits more", func(t *testing.T) { admitsNoMore(t, nodes) })
+	t.Run("no window admits more", func(t *testing.T) { admitsNoMore(t, forTest(t, nodes)) })
 	t.Run("the headers are Redis's time", func(t *testing.T) { tellsRedisTime(t, forTest(t, nodes)) })
 	t.Run("Retry-After", func(t *testing.T) { retryAfterIsExact(t, forTest(t, nodes)) })
 }
@@ -125,6 +125,13 @@ func forTest(t *testing.T, nodes []*gatewaytest.Gateway) (list []*gatewaytest.Ga
 func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 	const publishers = 100
 	const windows = 2.5
+	failedOpen := func() (n int) {
+		for _, g := range nodes {
+			n += int(g.Metric(`herald_limiter_decisions_total{decision="failed_open",scope="publish"}`))
+		}
+		return n
+	}
+	before := failedOpen()
 	end := time.Now().Add(time.Duration(windows * float64(limitPer)))
 	var mu sync.Mutex
 	var admitted []interval // guarded by mu
@@ -154,14 +161,20 @@ func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 		})
 	}
 	all.Wait()
-	t.Logf("admitted %d, denied %d", len(admitted), denied.Load())
+	// Where Redis answers too late, on a machine that is busy with other things,
+	// requests are admitted without being counted, as they should be.
+	uncounted := failedOpen() - before
+	t.Logf("admitted %d, of them %d without Redis's answer, denied %d", len(admitted), uncounted, denied.Load())
+	if uncounted > limitN/2 {
+		t.Fatal("Redis's answers come too late for the limiter: this machine is too busy, or the gateway is broken")
+	}
 	if denied.Load() == 0 {
 		t.Error("nothing was denied: the limit was not tried")
 	}
-	if len(admitted) < 2*limitN || len(admitted) > 3*limitN {
+	if len(admitted) < 2*limitN || len(admitted) > 3*limitN+uncounted {
 		t.Errorf("%d admitted in %v windows of %d", len(admitted), windows, limitN)
 	}
-	if most := mostWithin(admitted, limitPer); most > limitN {
+	if most := mostWithin(admitted, limitPer); most > limitN+uncounted {
 		t.Errorf("%d were admitted within %v, the limit is %d", most, limitPer, limitN)
 	}
 }
