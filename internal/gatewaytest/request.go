@@ -166,7 +166,8 @@ func (g *Gateway) Admin(path string) Answer {
 }
 
 // Metric is the value of one series of /metrics, written as there:
-// name{label="value"}. 0 if it is not there.
+// name{label="value"}, labels in alphabetical order. The test ends if there is
+// no such series: a misspelt one must not pass for zero.
 func (g *Gateway) Metric(series string) float64 {
 	g.t.Helper()
 	for lines := bufio.NewScanner(strings.NewReader(g.Admin("/metrics").Body)); lines.Scan(); {
@@ -178,5 +179,6 @@ func (g *Gateway) Metric(series string) float64 {
 			return v
 		}
 	}
+	g.t.Fatalf("/metrics has no series %s", series)
 	return 0
 }
