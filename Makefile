@@ -18,9 +18,11 @@ run: ## start a gateway with an embedded Redis on 127.0.0.1:3000
 
 test: deps lint race ## install what is missing, lint, run every test
 
-# -count=1: results depend on programs that the test cache does not see.
+# -count=1: results depend on programs that the test cache does not see. -p 1: the
+# tests of several packages start many processes each, and one at a time is enough.
 race: ## every test under the race detector
-	REQUIRE_TOOLS=$(REQUIRE_TOOLS) scripts/gotest.sh -race -count=1 -timeout $(TIMEOUT) ./...
+	go build -race ./...
+	REQUIRE_TOOLS=$(REQUIRE_TOOLS) scripts/gotest.sh -race -count=1 -p 1 -timeout $(TIMEOUT) ./...
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	@unformatted=$$(find . -name node_modules -prune -o -name '*.go' -print | xargs gofmt -l) && \

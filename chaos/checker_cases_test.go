@@ -314,6 +314,16 @@ func TestCheck(t *testing.T) {
 			s.endsWell()
 			return s
 		}, []rule{ruleHello}},
+		{"turned away", promise{Open: true}, func() *story {
+			s := toldTwice()
+			s.closes("ann1", true)
+			s.asks("ann1", 20)
+			s.gets("ann1", event{Frame: "bye", Code: 4101})
+			s.closes("ann1", false)
+			s.opens("ann1", 20, 20)
+			s.endsWell()
+			return s
+		}, nil},
 		{"an old hello", promise{}, func() *story {
 			s := toldTwice()
 			s.closes("ann1", true)

@@ -124,7 +124,7 @@ func (l *ledger) checkOnce(d *listener) {
 // first came, or was told of a gap. An open stream has it as soon as nothing is
 // in the way: it is not for the client to come back.
 func (l *ledger) checkComplete(d *listener) {
-	i := slices.IndexFunc(d.streams, func(s *stream) bool { return len(s.frames) > 0 })
+	i := slices.IndexFunc(d.streams, (*stream).taken)
 	if i < 0 {
 		l.violate(ruleLate, l.end, "%s has never got a stream", d.name)
 		return
@@ -251,7 +251,7 @@ func (l *ledger) checkClosed() {
 		return
 	}
 	for _, s := range sorted(l.streams) {
-		if len(s.frames) > 0 && s.ended != 0 && !s.own {
+		if s.taken() && s.ended != 0 && !s.own {
 			l.violate(ruleClosed, s.ended, "stream %d of %s on node %d was ended", s.number, s.device.name, s.node)
 		}
 	}

@@ -52,7 +52,10 @@ func startCluster(t testing.TB, h *history, program string, nodes int, redisArgs
 	t.Helper()
 	c := &cluster{t: t, h: h, redis: redistest.Start(t, redisArgs...)}
 	c.admin = c.redis.Client()
-	settings = append([]string{"HERALD_PING=" + pingEvery.String(), "HERALD_DRAIN=1s", "HERALD_LOG_LENGTH=100000"}, settings...)
+	settings = append([]string{
+		"HERALD_PING=" + pingEvery.String(), "HERALD_DRAIN=1s", "HERALD_LOG_LENGTH=100000",
+		"HERALD_MAX_CONNECTIONS_PER_USER=0", // those that were reset may not have been noticed yet
+	}, settings...)
 	for i := range nodes {
 		n := &node{c: c, index: i, program: program, link: faultproxy.Start(t, c.redis.Addr)}
 		n.env = gatewaytest.Settings("redis://"+n.link.Addr, settings...)

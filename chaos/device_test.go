@@ -152,7 +152,7 @@ func (d *device) stream(ctx context.Context, node int) (greeted bool) {
 		var f frame
 		if f, err = w.next(); err == nil {
 			d.take(f, no)
-			greeted = true
+			greeted = greeted || f.Type == "hello"
 		}
 	}
 	own := d.letGo()

@@ -221,10 +221,14 @@ func sorted[K interface{ ~int | ~int64 | ~string }, V any](m map[K]V) (list []V)
 	return list
 }
 
+// taken reports whether the server took the stream on: one that it turns away
+// is told nothing but bye.
+func (s *stream) taken() bool { return len(s.frames) > 0 && s.frames[0].Frame != "bye" }
+
 // position is where the stream began; ok is false if it was never told.
 func (s *stream) position() (id int64, ok bool) {
 	switch {
-	case len(s.frames) == 0:
+	case !s.taken():
 		return 0, false
 	case s.since != unset:
 		return s.since, true
@@ -234,7 +238,7 @@ func (s *stream) position() (id int64, ok bool) {
 
 // openAt reports whether the stream was there at that time.
 func (s *stream) openAt(at time.Duration) bool {
-	return len(s.frames) > 0 && s.frames[0].At <= at && (s.ended == 0 || s.ended > at)
+	return s.taken() && s.frames[0].At <= at && (s.ended == 0 || s.ended > at)
 }
 
 // notifications are the stored ones that the device has got, in order of arrival.

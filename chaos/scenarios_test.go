@@ -37,7 +37,7 @@ func refused(r row) bool  { return len(r.refusal) > 0 }
 func told(r row) bool     { return r.gaps > 0 }
 func ended(r row) bool    { return r.closed > 0 }
 func unheard(r row) bool  { return r.ghosts > 0 }
-func notReady(r row) bool { return r.green > 0 }
+func notReady(r row) bool { return r.red > 0 || r.green > 0 }
 
 // Promised where nothing is lost and no stream ends.
 var (

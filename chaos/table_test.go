@@ -41,7 +41,7 @@ func (l *ledger) measure(name string) row {
 		}
 	}
 	for _, s := range l.streams {
-		if len(s.frames) > 0 && s.ended != 0 && !s.own {
+		if s.taken() && s.ended != 0 && !s.own {
 			r.closed++
 		}
 		r.gaps += len(s.gaps())

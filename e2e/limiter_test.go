@@ -125,13 +125,7 @@ func forTest(t *testing.T, nodes []*gatewaytest.Gateway) (list []*gatewaytest.Ga
 func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 	const publishers = 100
 	const windows = 2.5
-	failedOpen := func() (n int) {
-		for _, g := range nodes {
-			n += int(g.Metric(`herald_limiter_decisions_total{decision="failed_open",scope="publish"}`))
-		}
-		return n
-	}
-	before := failedOpen()
+	before := failedOpen(nodes)
 	end := time.Now().Add(time.Duration(windows * float64(limitPer)))
 	var mu sync.Mutex
 	var admitted []interval // guarded by mu
@@ -164,7 +158,7 @@ func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 	all.Wait()
 	// Where Redis answers too late, on a machine that is busy with other things,
 	// requests are admitted without being counted, as they should be.
-	uncounted := failedOpen() - before
+	uncounted := failedOpen(nodes) - before
 	t.Logf("admitted %d, of them %d without Redis's answer, denied %d", len(admitted), uncounted, denied.Load())
 	if uncounted > limitN/2 {
 		t.Fatal("Redis's answers come too late for the limiter: this machine is too busy, or the gateway is broken")
@@ -210,32 +204,55 @@ func tellsRedisTime(t *testing.T, nodes []*gatewaytest.Gateway) {
 	}
 }
 
-// retryAfterIsExact fills the window in two steps, asks at several moments how
-// long to wait, and then finds out how long it really was.
+// failedOpen counts what the nodes admitted without Redis's answer: on a machine
+// that is busy with other things it comes too late now and then.
+func failedOpen(nodes []*gatewaytest.Gateway) (n int) {
+	for _, g := range nodes {
+		n += int(g.Metric(`herald_limiter_decisions_total{decision="failed_open",scope="publish"}`))
+	}
+	return n
+}
+
+// promise is a Retry-After and when it was given.
+type promise struct {
+	when  interval
+	after time.Duration
+}
+
 func retryAfterIsExact(t *testing.T, nodes []*gatewaytest.Gateway) {
+	const attempts = 5
+	for range attempts {
+		before := failedOpen(nodes)
+		promises, denied, admitted := waitOutTheLimit(t, nodes)
+		if failedOpen(nodes) > before {
+			continue // perhaps that was what was admitted
+		}
+		for _, p := range promises {
+			checkPromise(t, p.after, denied.Sub(p.when.to), admitted.Sub(p.when.from))
+		}
+		if len(promises) == 0 {
+			t.Error("the window was not full")
+		}
+		return
+	}
+	t.Fatal("Redis's answers come too late for the limiter: this machine is too busy, or the gateway is broken")
+}
+
+// waitOutTheLimit fills the window in two steps and asks again and again how long
+// to wait, until it is admitted. It returns what was promised, when the last
+// request that was denied had been sent, and when the admitted one was answered.
+func waitOutTheLimit(t *testing.T, nodes []*gatewaytest.Gateway) (promises []promise, denied, admitted time.Time) {
+	t.Helper()
 	time.Sleep(limitPer) // an empty window
 	spend(t, nodes[0], 60)
 	time.Sleep(700 * time.Millisecond)
 	spend(t, nodes[1], 40)
-
-	type promise struct {
-		when  interval
-		after time.Duration
-	}
-	var promises []promise
-	last := time.Now() // when the last request that was denied was sent
 	for i := 0; ; i++ {
 		sent := time.Now()
 		a := nodes[i%len(nodes)].Backend("POST", "/notify", `{"userId":"bob","message":1}`)
 		when := interval{sent, time.Now()}
-		if a.Status == 200 {
-			if i == 0 {
-				t.Fatal("the window was not full")
-			}
-			for _, p := range promises {
-				checkPromise(t, p.after, last.Sub(p.when.to), when.to.Sub(p.when.from))
-			}
-			return
+		if a.Status == 200 || a.Status == 503 { // 503: admitted, but Redis did not store it in time
+			return promises, denied, when.to
 		}
 		checkProblem(t, a, 429)
 		seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
@@ -243,7 +260,7 @@ func retryAfterIsExact(t *testing.T, nodes []*gatewaytest.Gateway) {
 			t.Fatalf("Retry-After %q", a.Header.Get("Retry-After"))
 		}
 		promises = append(promises, promise{when, time.Duration(seconds) * time.Second})
-		last = sent
+		denied = sent
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -268,7 +285,7 @@ func spend(t *testing.T, g *gatewaytest.Gateway, n int) {
 		ids[i] = `"u` + strconv.Itoa(i) + `"`
 	}
 	a := g.Backend("POST", "/notify", `{"userIds":[`+strings.Join(ids, ",")+`],"message":1,"ephemeral":true}`)
-	if a.Status != 200 {
+	if a.Status != 200 && a.Status != 503 { // 503: spent, but Redis did not store it in time
 		t.Fatalf("spending %d: %d %s", n, a.Status, a.Body)
 	}
 }
