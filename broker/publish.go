@@ -180,10 +180,11 @@ func (b *Broker) deadline(sent time.Time) int64 {
 
 // learnTime notes Redis's time, taken while a call that began at sent was under
 // way: as of now it is later by at most the length of the call, so deadlines err
-// on the early side, and a long call teaches nothing unless it must.
+// on the early side. A long call teaches nothing unless it must, or nothing is
+// known: where every call is long there would never be a deadline.
 func (b *Broker) learnTime(ms string, sent time.Time, must bool) {
 	n, err := strconv.ParseInt(ms, 10, 64)
-	if err == nil && (must || time.Since(sent) < b.o.Budget/20) {
+	if err == nil && (must || b.offset.Load() == 0 || time.Since(sent) < b.o.Budget/20) {
 		b.offset.Store(n - time.Since(b.start).Milliseconds())
 	}
 }

@@ -172,14 +172,29 @@ func (b *Broker) sing(ctx context.Context) {
 	t := time.NewTicker(b.o.CanaryEvery)
 	defer t.Stop()
 	for {
-		call, cancel := b.budget(ctx)
-		b.rdb.Publish(call, name, "1") // a failure shows as silence
-		cancel()
+		b.singOnce(ctx, name)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
+	}
+}
+
+// singOnce also asks for Redis's time: the first publish of a node may be one
+// that Redis gets too late.
+func (b *Broker) singOnce(ctx context.Context, name string) {
+	ctx, cancel := b.budget(ctx)
+	defer cancel()
+	sent := time.Now()
+	var now *redis.TimeCmd
+	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		now = p.Time(ctx)
+		p.Publish(ctx, name, "1") // a failure shows as silence
+		return nil
+	})
+	if err == nil {
+		b.learnTime(strconv.FormatInt(now.Val().UnixMilli(), 10), sent, false)
 	}
 }
 

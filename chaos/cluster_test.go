@@ -48,16 +48,17 @@ type node struct {
 	gateway atomic.Pointer[gatewaytest.Gateway]
 }
 
-func startCluster(t testing.TB, h *history, program string, nodes int, redisArgs, settings []string) *cluster {
+func startCluster(t testing.TB, h *history, program string, nodes int, s scenario) *cluster {
 	t.Helper()
-	c := &cluster{t: t, h: h, redis: redistest.Start(t, redisArgs...)}
+	c := &cluster{t: t, h: h, redis: redistest.Start(t, s.redis...)}
 	c.admin = c.redis.Client()
-	settings = append([]string{
+	settings := append([]string{
 		"HERALD_PING=" + pingEvery.String(), "HERALD_DRAIN=1s", "HERALD_LOG_LENGTH=100000",
 		"HERALD_MAX_CONNECTIONS_PER_USER=0", // those that were reset may not have been noticed yet
-	}, settings...)
+	}, s.settings...)
 	for i := range nodes {
 		n := &node{c: c, index: i, program: program, link: faultproxy.Start(t, c.redis.Addr)}
+		n.link.Delay(s.slow, s.slow)
 		n.env = gatewaytest.Settings("redis://"+n.link.Addr, settings...)
 		g := gatewaytest.Launch(t, program, n.env...)
 		n.gateway.Store(g)

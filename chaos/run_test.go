@@ -47,7 +47,7 @@ func perform(t testing.TB, s scenario, program string, z size) recording {
 	}
 	number := s.number()
 	r := &run{scenario: s, size: z, r: chance(number, 0)}
-	r.cluster = startCluster(t, h, program, z.nodes, s.redis, s.settings)
+	r.cluster = startCluster(t, h, program, z.nodes, s)
 	watching, stopWatching := context.WithCancel(context.Background())
 	var watchers sync.WaitGroup
 	for _, n := range r.nodes {

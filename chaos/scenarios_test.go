@@ -10,11 +10,12 @@ import (
 // scenario is one kind of disaster and what is promised in it.
 type scenario struct {
 	name     string
-	redis    []string // further arguments of redis-server
-	settings []string // further settings of the gateways
-	keyless  float64  // share of publishes without Idempotency-Key
-	promise  promise  // its Ghosts are for each publisher
-	crowd    bool     // fewer users, each with more devices
+	redis    []string      // further arguments of redis-server
+	settings []string      // further settings of the gateways
+	keyless  float64       // share of publishes without Idempotency-Key
+	promise  promise       // its Ghosts are for each publisher
+	crowd    bool          // fewer users, each with more devices
+	slow     time.Duration // every link's delay from the start, each way
 	faults   func(*run)
 
 	// A disaster that does not take place proves nothing.
@@ -60,6 +61,14 @@ var scenarios = []scenario{
 		name: "Redis SIGSTOP", redis: durable, keyless: 0.95,
 		promise: stalls,
 		struck:  refused,
+		faults:  func(r *run) { r.stopRedis(r.lasting(1500*time.Millisecond, 5*time.Second)) },
+	},
+	{
+		// No call is ever quick enough to tell Redis's time well.
+		name: "Redis SIGSTOP behind a slow link", redis: durable, keyless: 0.95,
+		promise: stalls,
+		struck:  refused,
+		slow:    20 * time.Millisecond,
 		faults:  func(r *run) { r.stopRedis(r.lasting(1500*time.Millisecond, 5*time.Second)) },
 	},
 	{
