@@ -103,7 +103,7 @@ func TestRecordedHistory(t *testing.T) {
 	table{l.measure(rec.Scenario)}.write(t.Output())
 }
 
-// rules lists what was broken, once each.
+// rulesOf are the rules that were broken, once each.
 func rulesOf(broken []violation) (list []rule) {
 	for _, v := range broken {
 		list = append(list, v.Rule)

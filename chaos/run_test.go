@@ -13,8 +13,8 @@ import (
 type size struct {
 	nodes      int
 	users      int
-	devices    int           // of each user
-	publishers int           //
+	devices    int // of each user
+	publishers int
 	pace       time.Duration // between the publishes of one publisher, on average
 	after      time.Duration // publishing goes on for as long after the faults
 	patience   time.Duration // for what must happen; waited for only when something is broken

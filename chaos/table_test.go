@@ -120,7 +120,8 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%dms", d.Milliseconds())
 }
 
-const legend = `lost and twice: per device, must be 0. ghosts: answered 503 (no key, so not repeated) and yet stored. closed: streams that the
-device did not end. delivers: from a fault's end, or the
-acknowledgement if that is later, to the next notification on each socket that it struck. 503: until a publish is refused while
-Redis is away. red, green: the longest until /health/ready noticed a fault's beginning and its end.`
+const legend = `lost, twice: per device, must be 0. ghosts: answered 503, without a key to repeat it with, and yet stored.
+closed: streams that the device did not end. delivers: from a fault's end, or from the acknowledgement if that
+is later, to the next notification on each socket that was struck; of faults in quick succession each counts.
+503: until a publish is refused while Redis is away. red, green: the longest until /health/ready noticed that a
+fault had begun, and that it was over.`
