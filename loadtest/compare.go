@@ -1,0 +1,240 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"herald/loadtest/measure"
+	"herald/loadtest/report"
+	"herald/loadtest/scenario"
+	"herald/loadtest/target"
+)
+
+type compareCmd struct {
+	Quick  bool     `help:"One short round with fewer sockets, in at most two minutes: to see that everything runs."`
+	Rounds int      `placeholder:"N" help:"Rounds, each of all servers in turn (default 3; fewer if time runs out)."`
+	Only   []string `placeholder:"KIND" enum:"herald,article,article-unlimited,socketio,nchan" help:"These servers only; herald is always one."`
+	Strict bool     `help:"Exit with 3 if a goal is not reached."`
+	outputFlags
+}
+
+// plan is how much a comparison does.
+type plan struct {
+	limit  time.Duration // for everything
+	rounds int
+	suite  scenario.SuiteOptions
+	raw    time.Duration
+	idle   idlePlan
+}
+
+type idlePlan struct {
+	connections int
+	hold        time.Duration
+}
+
+func (c compareCmd) plan() plan {
+	p := plan{
+		limit: 12 * time.Minute, rounds: 3, raw: 2 * time.Second, idle: idlePlan{15000, time.Minute},
+		suite: scenario.SuiteOptions{
+			Options: scenario.Options{
+				Users: 5000, Connections: 5000, Publishers: 32, Message: 200, WarmUp: time.Second, Abreast: 32, Window: 4096,
+			},
+			PacedRate: 1000, FirstWarmUp: 4 * time.Second, Publish: 4 * time.Second, Paced: 5 * time.Second, Redis: 3 * time.Second, Fanout: 2500 * time.Millisecond,
+		},
+	}
+	if c.Quick {
+		p.limit, p.rounds, p.raw, p.idle = 2*time.Minute, 1, time.Second, idlePlan{3000, 10 * time.Second}
+		s := &p.suite
+		s.Users, s.Connections, s.WarmUp = 2000, 2000, 500*time.Millisecond
+		s.FirstWarmUp, s.Publish, s.Paced, s.Redis, s.Fanout = 2*time.Second, 1500*time.Millisecond, 1500*time.Millisecond, time.Second, time.Second
+	}
+	if c.Rounds > 0 {
+		p.rounds = c.Rounds
+	}
+	return p
+}
+
+// Run is called by kong.
+func (c compareCmd) Run(ctx context.Context, line commandLine) error {
+	p := c.plan()
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, p.limit, errTimeIsUp)
+	defer cancel()
+	pr := newProgress(os.Stderr, c.Quiet)
+	cmp, err := newComparison(ctx, p, pr, c.kinds())
+	if err == nil {
+		defer cmp.builder.Close()
+		err = cmp.all(ctx, began)
+	}
+	pr.close()
+	if err != nil {
+		return err
+	}
+	r := cmp.report()
+	r.Command, r.Started, r.Took = string(line), began, time.Since(began).Seconds()
+	r.Machine = machine(context.WithoutCancel(ctx))
+	printTable(os.Stdout, r)
+	if err := r.Write(c.JSON, c.HTML); err != nil {
+		return err
+	}
+	if c.Strict && slices.ContainsFunc(r.Table.Rows, func(row report.Row) bool { return row.Met == "no" }) {
+		return errMissed
+	}
+	return nil
+}
+
+var errTimeIsUp = errors.New("time is up")
+
+func (c compareCmd) kinds() []target.Kind {
+	if len(c.Only) == 0 {
+		return target.Kinds
+	}
+	return slices.DeleteFunc(slices.Clone(target.Kinds), func(k target.Kind) bool {
+		return k != target.Herald && !slices.Contains(c.Only, string(k))
+	})
+}
+
+// comparison is one under way.
+type comparison struct {
+	plan    plan
+	pr      *progress
+	kinds   []target.Kind
+	builder *target.Builder
+	program string // this one, to be started again
+
+	runs  map[target.Kind]map[string][]*measure.Run // by part
+	raw   []*measure.Run
+	notes []string
+}
+
+func newComparison(ctx context.Context, p plan, pr *progress, kinds []target.Kind) (*comparison, error) {
+	c := &comparison{plan: p, pr: pr, kinds: kinds, builder: &target.Builder{}, runs: map[target.Kind]map[string][]*measure.Run{}}
+	for _, k := range kinds {
+		c.runs[k] = map[string][]*measure.Run{}
+	}
+	var err error
+	if c.program, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	pr.of("compare")
+	pr.phase("building the gateway", 20*time.Second)
+	_, err = c.builder.Build(ctx)
+	return c, err
+}
+
+// all measures as much as there is time for.
+func (c *comparison) all(ctx context.Context, began time.Time) error {
+	if err := c.idle(ctx); err != nil {
+		return err
+	}
+	longest := time.Duration(0) // of one server's turn
+	for round := range c.plan.rounds {
+		for i := range c.kinds {
+			// Each round begins with another server.
+			kind := c.kinds[(i+round)%len(c.kinds)]
+			if round > 0 && time.Since(began)+longest > c.plan.limit-5*time.Second {
+				c.note("Time was up in round %d of %d: some medians are of fewer runs.", round+1, c.plan.rounds)
+				return nil
+			}
+			turn := time.Now()
+			c.pr.of("round %d of %d, %s", round+1, c.plan.rounds, kind.Title())
+			if err := c.turn(ctx, kind); err != nil {
+				return err
+			}
+			longest = max(longest, time.Since(turn))
+		}
+	}
+	return nil
+}
+
+func (c *comparison) note(format string, args ...any) {
+	if note := fmt.Sprintf(format, args...); !slices.Contains(c.notes, note) {
+		c.notes = append(c.notes, note)
+	}
+}
+
+// turn measures one server once. Where a peer cannot be measured the others
+// are still worth comparing; the gateway must be.
+func (c *comparison) turn(ctx context.Context, kind target.Kind) error {
+	err := c.suite(ctx, kind)
+	if err == nil && kind == target.Herald {
+		err = errors.Join(c.floor(ctx), c.stored(ctx))
+	}
+	if err != nil && (kind == target.Herald || ctx.Err() != nil) && !errors.Is(context.Cause(ctx), errTimeIsUp) {
+		return fmt.Errorf("%s: %w", kind.Title(), err)
+	}
+	if err != nil {
+		c.note("%s: %v", kind.Title(), err)
+	}
+	return nil
+}
+
+func (c *comparison) suite(ctx context.Context, kind target.Kind) error {
+	return c.with(ctx, kind, false, func(st *scenario.Stage) error {
+		o := c.plan.suite
+		o.Fanouts = kind != target.ArticleUnlimited // its limiter has no part in it
+		return scenario.Suite(ctx, st, o, func(part string, run *measure.Run) { c.done(kind, part, run) })
+	})
+}
+
+// stored measures a node that only delivers what another one publishes.
+func (c *comparison) stored(ctx context.Context) error {
+	return c.with(ctx, target.Herald, true, func(st *scenario.Stage) error {
+		o := c.plan.suite.Options
+		o.Duration = c.plan.suite.Redis
+		run, err := scenario.Stored(ctx, st, o)
+		if err == nil {
+			c.done(target.Herald, scenario.PartStored, run)
+		}
+		return err
+	})
+}
+
+// with starts a server for f.
+func (c *comparison) with(ctx context.Context, kind target.Kind, second bool, f func(*scenario.Stage) error) error {
+	c.pr.phase("starting", 0)
+	s, err := start(ctx, c.builder, kind, []string{manySockets})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if second {
+		if err := s.AddNode(ctx, c.builder, manySockets); err != nil {
+			return err
+		}
+	}
+	st, err := scenario.NewStage(s, 0, c.pr.phase)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return f(st)
+}
+
+func (c *comparison) done(kind target.Kind, part string, run *measure.Run) {
+	c.runs[kind][part] = append(c.runs[kind][part], run)
+}
+
+// floor measures raw writes, right after the gateway's own: what a write costs
+// changes with whatever else the machine does.
+func (c *comparison) floor(ctx context.Context) error {
+	o := c.plan.suite.Options
+	o.Duration = c.plan.raw
+	raw, err := target.StartRaw(ctx, c.program, "raw-write", fmt.Sprint(o.Connections))
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	run, err := scenario.RawWrites(ctx, raw, c.pr.phase, o)
+	if err != nil {
+		return err
+	}
+	c.raw = append(c.raw, run)
+	return nil
+}

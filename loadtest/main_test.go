@@ -1,0 +1,255 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"herald/internal/redistest"
+	"herald/loadtest/measure"
+	"herald/loadtest/report"
+	"herald/loadtest/scenario"
+	"herald/loadtest/target"
+)
+
+// The test's own program is the child of its tests, as loadtest is its own.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "raw-write" {
+		n, _ := strconv.Atoi(os.Args[2])
+		if err := target.RawWriter(n, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// result is a measured one with these medians.
+func result(metrics ...measure.Metric) measure.Result {
+	return measure.NewResult("s", "publish", nil, []*measure.Run{{Metrics: metrics}}, 0)
+}
+
+func TestThresholds(t *testing.T) {
+	d, n, percent := 5*time.Millisecond, 1000.0, 10.0
+	zero := 0.0
+	all := thresholdFlags{MaxP99: &d, MinRate: &n, MaxLost: &zero, MaxCPU: &d}
+	good := []measure.Metric{
+		{Name: "delivery p99", Unit: measure.Seconds, Value: 0.004}, {Name: "rate", Unit: measure.PerSecond, Value: 1000},
+		{Name: "lost", Value: 0}, {Name: "cpu per connect", Unit: measure.Seconds, Value: 0.001},
+	}
+	verdicts, missed := all.verdicts(result(good...))
+	if missed || len(verdicts) != 4 {
+		t.Errorf("%v, missed %t", verdicts, missed)
+	}
+	for i, bad := range []float64{0.0051, 999, 1, 0.006} {
+		metrics := slices.Clone(good)
+		metrics[i].Value = bad
+		if verdicts, missed := all.verdicts(result(metrics...)); !missed {
+			t.Errorf("%s %v passes: %v", metrics[i].Name, bad, verdicts)
+		}
+	}
+	for i := range good {
+		if _, missed := all.verdicts(result(slices.Delete(slices.Clone(good), i, i+1)...)); !missed {
+			t.Errorf("%s passes without having been measured", good[i].Name)
+		}
+	}
+	growth := thresholdFlags{MaxGrowth: &percent}
+	grown := []measure.Metric{{Name: scenario.RSSGrowth, Value: 0.09}, {Name: scenario.GoroutineRise, Value: 0.11}, {Name: scenario.FileGrowth, Value: 0}}
+	if verdicts, missed := growth.verdicts(result(grown...)); !missed || !verdicts[0].OK || verdicts[1].OK {
+		t.Errorf("%v", verdicts)
+	}
+	if verdicts, missed := (thresholdFlags{}).verdicts(result()); missed || len(verdicts) != 0 {
+		t.Errorf("%v", verdicts)
+	}
+}
+
+func TestBadUsage(t *testing.T) {
+	silence(t)
+	for _, args := range [][]string{
+		{}, {"no-such"}, {"publish", "--no-such"}, {"publish", "--message=10"}, {"publish", "--users=-1"}, {"fanout", "--in-flight=33"},
+		{"publish", "--start=x"}, {"publish", "--max-p99=5"}, {"publish", "--users=1000001"}, {"connect", "--rate=-1"},
+	} {
+		if code := run(args); code != exitUsage {
+			t.Errorf("%q: %d", args, code)
+		}
+	}
+	if code := run([]string{"publish", "--target=nonsense", "--quiet"}); code != exitFailed {
+		t.Errorf("a bad target: %d", code)
+	}
+}
+
+func TestTheSecretIsNotShown(t *testing.T) {
+	for _, args := range [][]string{{"publish", "--api-key", "hunter2"}, {"publish", "--api-key=hunter2"}} {
+		if got := command(args); strings.Contains(string(got), "hunter2") || !strings.Contains(string(got), "--api-key") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestGoals(t *testing.T) {
+	l := line{unit: measure.PerSecond, more: true, least: ratio(4.5), aim: ratio(6.5)}
+	for q, want := range map[float64]string{4.4: "no", 4.5: "yes", 6.5: "aim"} {
+		if met := l.met(new(float64), &q); met != want {
+			t.Errorf("%v: %q", q, met)
+		}
+	}
+	if met := l.met(nil, nil); met != "" || l.text(l.least) != "≥ 4.50×" {
+		t.Errorf("nothing measured: %q, wanted %s", met, l.text(l.least))
+	}
+	l = line{unit: measure.Bytes, least: ratio(1), aim: value(2 << 10)}
+	q := 0.9
+	for v, want := range map[float64]string{3000: "yes", 2000: "aim"} {
+		if met := l.met(&v, &q); met != want || l.text(l.aim) != "≤ 2 KiB" {
+			t.Errorf("%v: %q, aim %s", v, met, l.text(l.aim))
+		}
+	}
+}
+
+// The table takes each number from the part it belongs to, and divides ours by
+// the article's.
+func TestTable(t *testing.T) {
+	c := &comparison{plan: compareCmd{}.plan(), kinds: []target.Kind{target.Herald, target.Article, target.Nchan}, runs: map[target.Kind]map[string][]*measure.Run{}}
+	for i, kind := range c.kinds {
+		c.runs[kind] = map[string][]*measure.Run{}
+		for _, part := range parts {
+			r := &measure.Run{}
+			r.Add(scenario.Rate, measure.PerSecond, float64(1000*(i+1)))
+			r.Add(scenario.CPUPerMessage, measure.Seconds, 10e-6)
+			r.Note("Other programs were here.")
+			c.done(kind, part, r)
+		}
+	}
+	raw := &measure.Run{}
+	raw.Add(scenario.WritePerFrame, measure.Seconds, 5e-6)
+	c.raw = []*measure.Run{raw}
+	r := c.report()
+	row := func(name string) report.Row {
+		i := slices.IndexFunc(r.Table.Rows, func(r report.Row) bool { return strings.HasPrefix(r.Name, name) })
+		if i < 0 {
+			t.Fatalf("no row %q", name)
+		}
+		return r.Table.Rows[i]
+	}
+	if got := row("HTTP publish → socket, 32 publishers"); *got.Values[2] != 3000 || *got.Ratio != 0.5 || got.Met != "no" {
+		t.Errorf("%+v", got)
+	}
+	if got := row("… to one raw write"); *got.Values[0] != 2 || got.Met != "no" {
+		t.Errorf("%+v", got)
+	}
+	if got := row("RSS per idle connection, 15,000"); got.Values[0] != nil || got.Met != "" {
+		t.Errorf("%+v", got)
+	}
+	if n := len(r.Notes); n != 2 {
+		t.Errorf("notes %q", r.Notes)
+	}
+	var b bytes.Buffer
+	printTable(&b, r)
+	if !strings.Contains(b.String(), "2.00×") || strings.Count(b.String(), "Other programs") != 1 {
+		t.Errorf("%s", &b)
+	}
+}
+
+func TestPlans(t *testing.T) {
+	for _, c := range []compareCmd{{}, {Quick: true}} {
+		p := c.plan()
+		s := p.suite
+		// What is timed, of all servers and rounds, is less than the limit.
+		turn := s.FirstWarmUp + s.Publish + s.WarmUp + s.Paced + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
+		if total := time.Duration(p.rounds*len(target.Kinds))*turn + p.idle.hold + time.Duration(p.rounds)*p.raw; total > p.limit*9/10 {
+			t.Errorf("quick %t: %v of %v", c.Quick, total, p.limit)
+		}
+	}
+	if kinds := (compareCmd{Only: []string{"nchan"}}).kinds(); !slices.Equal(kinds, []target.Kind{target.Herald, target.Nchan}) {
+		t.Errorf("%v", kinds)
+	}
+}
+
+func TestBar(t *testing.T) {
+	for _, c := range []struct {
+		passed, takes time.Duration
+		full          int
+	}{{0, time.Second, 0}, {time.Second / 2, time.Second, barWidth / 2}, {time.Hour, time.Second, barWidth}, {time.Second, 0, barWidth}} {
+		b := bar(c.passed, c.takes)
+		if strings.Count(b, "█") != c.full || strings.Count(b, "·") != barWidth-c.full {
+			t.Errorf("%v of %v: %s", c.passed, c.takes, b)
+		}
+	}
+}
+
+// silence keeps standard output and error out of the test's.
+func silence(t *testing.T) {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, errs := os.Stdout, os.Stderr
+	os.Stdout, os.Stderr = null, null
+	t.Cleanup(func() { os.Stdout, os.Stderr = out, errs; _ = null.Close() })
+}
+
+// One run against a gateway that is started for it: the whole way, from the
+// command line to the exit code and the files.
+func TestEndToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a gateway")
+	}
+	redistest.Require(t, "redis-server")
+	b := &target.Builder{}
+	defer b.Close()
+	program, err := b.Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	silence(t)
+	dir := t.TempDir()
+	small := []string{"--program=" + program, "--quiet", "--runs=1", "--users=20", "--connections=20", "--publishers=2", "--warm-up=50ms", "--duration=300ms", "--json=" + filepath.Join(dir, "r.json"), "--html=" + filepath.Join(dir, "r.html")}
+	for _, c := range []struct {
+		args []string
+		code int
+		must []string // what is measured
+	}{
+		{[]string{"publish", "--max-lost=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
+		{[]string{"publish", "--rate=100", "--max-p99=1ns"}, exitMissed, []string{"delivery p99", "sent late p99"}},
+		{[]string{"connect", "--max-errors=0", "--max-memory=1"}, exitMissed, []string{scenario.CPUPerConnect}},
+		{[]string{"redis", "--max-lost=0"}, 0, []string{scenario.Rate}},
+		{[]string{"fanout", "--in-flight=4", "--max-lost=0"}, 0, []string{"broadcast p50", scenario.Rate}},
+		{[]string{"idle", "--max-memory=100000"}, 0, []string{scenario.RSSPerConn, scenario.CPUPerIdle}},
+		{[]string{"storm", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.BackAfter, scenario.CaughtUp}},
+		{[]string{"mix", "--rate=200", "--churn=20", "--max-lost=0", "--max-disorder=0", "--max-errors=0"}, 0, []string{"reconnects", "connect p50"}},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			if code := run(append(slices.Clone(c.args), small...)); code != c.code {
+				t.Errorf("exit code %d, want %d", code, c.code)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "r.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r report.Report
+			if err := json.Unmarshal(text, &r); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range c.must {
+				if v, ok := r.Results[0].Median(name); !ok || v < 0 {
+					t.Errorf("%s: %v, %t", name, v, ok)
+				}
+			}
+			if html, err := os.ReadFile(filepath.Join(dir, "r.html")); err != nil || !bytes.Contains(html, []byte("<svg")) {
+				t.Errorf("the page: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,156 @@
+package report
+
+import (
+	"math"
+	"slices"
+
+	"herald/loadtest/measure"
+)
+
+// charts chooses what to draw. A comparison draws servers beside each other, a
+// single scenario what it measured of one.
+func (r *Report) charts() (list []Chart) {
+	all := r.comparison()
+	if r.Table == nil {
+		all = nil
+		for _, result := range r.Results {
+			all = append(all, single(result)...)
+		}
+	}
+	for _, c := range all {
+		if !c.Empty() {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func (r *Report) comparison() []Chart {
+	latency := Chart{Title: "Latency at the same rate", About: "From when a message was due until a socket had it, all runs together.", Kind: Percentiles, Unit: measure.Seconds}
+	rate := Chart{Title: "Throughput at the maximum", About: "Messages that reached their socket, in the run with the median rate.", Kind: OverTime, Unit: measure.PerSecond}
+	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections are opened; the last point is after each has been used and was idle for a while.", Kind: ByConnections, Unit: measure.Bytes}
+	cpu := Chart{Title: "Processor time at the maximum", About: "Cores that the server used meanwhile.", Kind: OverTime, Unit: measure.Cores}
+	if r.Table == nil {
+		return nil
+	}
+	for i, server := range r.Table.Servers {
+		for _, result := range r.Results {
+			if result.Server != server {
+				continue
+			}
+			switch run := middle(result); result.Scenario {
+			case "paced":
+				latency.add(server, i, curve(result, "delivery"))
+			case "publish":
+				rate.add(server, i, timeline(run, func(s measure.Sample) float64 { return s.Received }))
+				cpu.add(server, i, timeline(run, func(s measure.Sample) float64 { return s.ServerCPU }))
+			case "idle":
+				memory.add(server, i, steps(run))
+			}
+		}
+	}
+	return []Chart{latency, rate, cpu, memory}
+}
+
+func single(r measure.Result) []Chart {
+	latency := Chart{Title: "Latency", About: "From when each was due, all runs together. Lateness of the load generator is part of it.", Kind: Percentiles, Unit: measure.Seconds}
+	for i, c := range r.Curves {
+		latency.add(c.Name, i, curve(r, c.Name))
+	}
+	run := middle(r)
+	if run == nil {
+		return []Chart{latency}
+	}
+	draw := func(title, about string, unit measure.Unit, lines ...line) Chart {
+		c := Chart{Title: title, About: about, Kind: OverTime, Unit: unit}
+		for i, l := range lines {
+			c.add(l.name, i, timeline(run, l.of))
+		}
+		return c
+	}
+	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections are opened, and after each has been used.", Kind: ByConnections, Unit: measure.Bytes}
+	memory.add("resident", 0, steps(run))
+	list := []Chart{
+		latency,
+		draw("Throughput", "In the run with the median rate.", measure.PerSecond,
+			line{"received", func(s measure.Sample) float64 { return s.Received }}, line{"sent", func(s measure.Sample) float64 { return s.Sent }}),
+		memory,
+		draw("Processor time", "Cores in use.", measure.Cores,
+			line{"server", func(s measure.Sample) float64 { return s.ServerCPU }}, line{"Redis", func(s measure.Sample) float64 { return s.RedisCPU }},
+			line{"load generator", func(s measure.Sample) float64 { return s.OwnCPU }}),
+		draw("Memory over time", "Resident memory of the server.", measure.Bytes, line{"resident", func(s measure.Sample) float64 { return s.RSS }}),
+	}
+	if slices.Contains(whereCountsMatter, r.Scenario) {
+		list = append(list, draw("Connections and what they hold", "Of the server: open connections and descriptors, and goroutines where it tells.", measure.Plain,
+			line{"connections", func(s measure.Sample) float64 { return s.Connections }}, line{"descriptors", func(s measure.Sample) float64 { return s.Files }},
+			line{"goroutines", func(s measure.Sample) float64 { return s.Goroutines }}))
+	}
+	return list
+}
+
+// whereCountsMatter are the scenarios in which connections come and go.
+var whereCountsMatter = []string{"mix", "soak", "storm"}
+
+type line struct {
+	name string
+	of   func(measure.Sample) float64
+}
+
+func (c *Chart) add(name string, color int, points []XY) {
+	if len(points) > 1 {
+		c.Series = append(c.Series, Series{Name: name, Color: color % colors, Points: points})
+	}
+}
+
+// colors is how many the page's palette has.
+const colors = 6
+
+// middle is the run whose rate is nearest the median.
+func middle(r measure.Result) (run *measure.Run) {
+	median, _ := r.Median("rate")
+	least := math.Inf(1)
+	for _, candidate := range r.Runs {
+		m, _ := candidate.Get("rate")
+		if d := math.Abs(m.Value - median); d < least {
+			run, least = candidate, d
+		}
+	}
+	return run
+}
+
+// timeline leaves out what was never measured.
+func timeline(run *measure.Run, of func(measure.Sample) float64) (points []XY) {
+	if run == nil {
+		return nil
+	}
+	known := false
+	for _, s := range run.Timeline {
+		known = known || of(s) != 0
+		points = append(points, XY{s.At, of(s)})
+	}
+	if !known {
+		return nil
+	}
+	return points
+}
+
+func curve(r measure.Result, name string) (points []XY) {
+	for _, c := range r.Curves {
+		if c.Name == name {
+			for _, p := range c.Points {
+				points = append(points, XY{p.Quantile, p.Seconds})
+			}
+		}
+	}
+	return points
+}
+
+func steps(run *measure.Run) (points []XY) {
+	if run == nil {
+		return nil
+	}
+	for _, s := range run.Memory {
+		points = append(points, XY{float64(s.Connections), s.RSS})
+	}
+	return points
+}

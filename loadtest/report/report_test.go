@@ -1,0 +1,185 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"herald/loadtest/measure"
+)
+
+// example is a comparison of two servers, one of which has an awkward name.
+func example() *Report {
+	run := func(rate float64) *measure.Run {
+		r, h := &measure.Run{}, measure.NewHistogram()
+		for i := range 1000 {
+			h.Record(time.Duration(i) * time.Microsecond)
+		}
+		r.Add("rate", measure.PerSecond, rate)
+		r.Latency("delivery", h)
+		r.Note("Noisy & loud.")
+		for i := range 20 {
+			r.Timeline = append(r.Timeline, measure.Sample{At: float64(i), Sent: rate, Received: rate, ServerCPU: 0.5, RSS: 1e8})
+			r.Memory = append(r.Memory, measure.Step{Connections: i * 100, RSS: 1e7 * float64(i+1)})
+		}
+		return r
+	}
+	v, w := 1234.5, 0.0
+	r := &Report{
+		Title: "A & B", Command: "go run ./loadtest <x>", Started: time.Unix(0, 0).UTC(), Took: 61.5, Machine: []Fact{{"Processor", "2 × <fast>"}},
+		Table: &Table{Servers: []string{"A", "</script><b>"}, About: []string{"a", "b"}, Against: "B", Rows: []Row{
+			{Name: "rate", Unit: measure.PerSecond, Values: []*float64{&v, nil}, Ratio: &v, Goal: "≥ 2×", Met: "aim", More: true},
+			{Name: "zero", Unit: measure.Seconds, Values: []*float64{&w, &w}},
+		}},
+		Verdicts: []Verdict{{"rate is high", true}, {"p99 is <late>", false}},
+	}
+	for _, server := range r.Table.Servers {
+		for _, part := range []string{"publish", "paced", "idle"} {
+			r.Results = append(r.Results, measure.NewResult(server, part, map[string]string{"users": "5"}, []*measure.Run{run(10), run(12), run(11)}, time.Second))
+		}
+	}
+	return r
+}
+
+func render(t *testing.T, r *Report) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.WriteHTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+var outside = regexp.MustCompile(`(?i)\b(src|href|url|import|fetch)\s*[=(]|https?://|//[a-z0-9-]+\.[a-z]`)
+
+func TestPageNeedsNothingButItself(t *testing.T) {
+	html := render(t, example())
+	if found := outside.FindString(html); found != "" {
+		t.Errorf("the page refers to %q", found)
+	}
+	if len(html) > 1<<20 {
+		t.Errorf("%d bytes", len(html))
+	}
+}
+
+func TestPageShowsAndEscapes(t *testing.T) {
+	html := render(t, example())
+	for _, want := range []string{
+		"A &amp; B", "1,234/s", "aim reached", "p99 is &lt;late&gt;", "Noisy &amp; loud.", "Latency at the same rate", "Memory by connections",
+		"Throughput at the maximum", "2 × &lt;fast&gt;", "1m1.5s", "prefers-color-scheme: dark", "99.9 %", "&lt;/script&gt;",
+	} {
+		if want == "aim reached" {
+			want = `class="goal aim"`
+		}
+		if !strings.Contains(html, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if strings.Contains(html, "</script><b>") || strings.Contains(html, "ZgotmplZ") || strings.Contains(html, "NaN") || strings.Contains(html, "Inf") {
+		t.Error("something is not escaped, or no number")
+	}
+}
+
+func TestPageOfASingleScenario(t *testing.T) {
+	r := example()
+	r.Table, r.Results = nil, r.Results[:1]
+	html := render(t, r)
+	for _, want := range []string{`class="tiles"`, "Processor time", "<details open>", "Throughput"} {
+		if !strings.Contains(html, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	r.Results = []measure.Result{measure.NewResult("s", "idle", nil, nil, 0)}
+	render(t, r) // nothing measured: still a page
+}
+
+func TestChartsAreWellFormed(t *testing.T) {
+	points := []XY{{0, 0.001}, {0.5, 0.002}, {0.99, 3}}
+	for _, kind := range []Kind{OverTime, ByConnections, Percentiles} {
+		for _, unit := range []measure.Unit{measure.Seconds, measure.Bytes, measure.PerSecond, measure.Cores} {
+			c := Chart{Title: `a "b" <c>`, Kind: kind, Unit: unit, Series: []Series{{Name: "s", Points: points}}}
+			svg := string(c.SVG())
+			d := xml.NewDecoder(strings.NewReader(svg))
+			for {
+				if _, err := d.Token(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					t.Fatalf("%v %s: %v\n%s", kind, unit, err, svg)
+				}
+			}
+			if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
+				t.Errorf("%v %s: %s", kind, unit, svg)
+			}
+			if h := c.Hover(); len(h) != 1 || len(h[0].At) != len(points) || len(h[0].Says) != len(points) {
+				t.Errorf("hover %+v", h)
+			}
+		}
+	}
+	if !(Chart{Series: []Series{{Points: points[:1]}}}).Empty() {
+		t.Error("a single point is no line")
+	}
+}
+
+func TestScales(t *testing.T) {
+	for name, s := range map[string]scale{
+		"linear": linear(437, measure.Plain), "exact": exact(437, measure.Plain), "nothing": linear(0, measure.Plain), "bytes": linear(180<<20, measure.Bytes),
+		"log": logarithmic(0.0003, 0.4, measure.Seconds), "narrow": logarithmic(0.002, 0.003, measure.Seconds), "nines": nines(0.99995), "few": nines(0.5),
+	} {
+		if len(s.ticks) < 2 || len(s.ticks) > 14 {
+			t.Errorf("%s: %d ticks", name, len(s.ticks))
+		}
+		for _, tick := range s.ticks {
+			if at := s.at(tick.Value); at < -1e-9 || at > 1+1e-9 || math.IsNaN(at) || tick.Label == "" {
+				t.Errorf("%s: %q at %v", name, tick.Label, at)
+			}
+		}
+	}
+	if s := linear(437, measure.Plain); s.at(437) > 1 || s.at(437) < 0.6 {
+		t.Errorf("437 at %v", s.at(437))
+	}
+	if s := nines(0.999); math.Abs(s.at(0.9)-1.0/3) > 1e-9 {
+		t.Errorf("90 %% at %v", s.at(0.9))
+	}
+}
+
+func TestRow(t *testing.T) {
+	a, b := 10.0, 40.0
+	r := Row{Unit: measure.PerSecond, Values: []*float64{&a, &b, nil}}
+	if r.Value(0) != "10/s" || r.Value(2) != "–" || r.Value(9) != "–" || r.Bar(0) != 25 || r.Bar(2) != 0 || r.RatioText() != "–" {
+		t.Errorf("%q %q %v", r.Value(0), r.Value(2), r.Bar(0))
+	}
+}
+
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	jsonFile, htmlFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html")
+	if err := example().Write(jsonFile, htmlFile); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(jsonFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(b, &back); err != nil || len(back.Results) != 6 || back.Results[0].Runs[2].Metrics[0].Value != 11 || *back.Table.Rows[0].Ratio != 1234.5 {
+		t.Errorf("%v, %+v", err, back)
+	}
+	if _, err := os.Stat(htmlFile); err != nil {
+		t.Error(err)
+	}
+	if err := example().Write("", filepath.Join(dir, "no", "where.html")); err == nil {
+		t.Error("a file that cannot be written is no error")
+	}
+	if err := example().Write("", ""); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,175 @@
+//go:build linux
+
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"herald/loadtest/crowd"
+	"herald/loadtest/measure"
+	"herald/loadtest/wire"
+)
+
+// Mix is a day in small: publishing to one user and in batches, clients that
+// talk, sockets that are lost and come back for what they missed.
+func Mix(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+	c, err := st.open(ctx, crowd.Options{Ids: true}, users(o.Users))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	run := &measure.Run{}
+	return run, st.mix(ctx, run, c, o)
+}
+
+// Of every so many requests one is a batch, of so many notifications.
+const (
+	batchEvery = 20
+	batchSize  = 10
+)
+
+func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Options) error {
+	caller, err := st.caller(o.Publishers)
+	if err != nil {
+		return err
+	}
+	defer caller.Close()
+	m := &mixed{stage: st, crowd: c, o: o}
+	m.churn.latency = &latencies{h: measure.NewHistogram()}
+	work := crowd.Work{Request: m.requests(), Answer: m.answered, Pace: measure.Pace{PerSecond: o.Rate}, For: o.WarmUp}
+	st.tell("warming up", o.WarmUp)
+	before := c.Received()
+	if a := caller.Do(ctx, work); a.OK == 0 {
+		return fmt.Errorf("nothing could be published: %w", a.Err)
+	}
+	c.AwaitReceived(ctx, before+m.accepted.Load(), time.Second)
+
+	st.tell(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
+	ob, err := st.observe(interval(o.Duration), func() measure.Counts {
+		n := counts(c, caller)()
+		n.Goroutines = st.receiver().Goroutines(ctx)
+		return n
+	})
+	if err != nil {
+		return err
+	}
+	m.accepted.Store(0)
+	before, disorder := c.Received(), c.Disorder()
+	recorded := c.Record()
+	stop := m.startChurn(ctx)
+	work.For = o.Duration
+	a := caller.Do(ctx, work)
+	stop()
+	got := c.AwaitReceived(ctx, before+m.accepted.Load(), 2*time.Second) - before
+	run.Latency(Delivery, recorded())
+	run.Latency(Answer, a.Latency)
+	run.Latency(Connecting, m.churn.latency.take())
+	err = ob.end(run, perMessage, got)
+	slip(run, a)
+	account(run, c, a, m.accepted.Load()-got)
+	run.Add("reconnects", measure.Plain, float64(m.churn.opened))
+	run.Add("reconnects that failed", measure.Plain, float64(m.churn.failed))
+	if m.churn.failed > 0 {
+		run.Note("%d reconnects failed, the first: %v", m.churn.failed, m.churn.err)
+	}
+	run.Add(Disorder, measure.Plain, float64(c.Disorder()-disorder))
+	return err
+}
+
+// mixed is a mix under way.
+type mixed struct {
+	stage    *Stage
+	crowd    *crowd.Crowd
+	o        Options
+	accepted atomic.Int64 // notifications that were answered with 2xx
+	batches  bool
+
+	churn struct { // owned by the goroutine that startChurn starts, until stop returns
+		opened, failed int
+		err            error
+		latency        *latencies
+	}
+}
+
+// requests are single notifications, and batches where the server has them.
+func (m *mixed) requests() func([]byte, int, time.Duration) []byte {
+	server := m.stage.Server
+	anyone := m.stage.anyOf(m.o.Users)
+	single := m.stage.publication(m.o.Message, anyone)
+	m.batches = server.Batch(nil, nil, nil) != nil
+	return func(dst []byte, i int, due time.Duration) []byte {
+		if !m.isBatch(i) {
+			return single(dst, i, due)
+		}
+		first, list := anyone(), make([]int, batchSize)
+		for k := range list {
+			list[k] = (first + k) % m.o.Users
+		}
+		b := server.Batch(nil, list, wire.Message(m.o.Message))
+		return wire.NewTemplate(b).Append(dst, 0, wire.Stamp{Due: due, Number: uint32(i)})
+	}
+}
+
+func (m *mixed) isBatch(i int) bool { return m.batches && i%batchEvery == 0 }
+
+func (m *mixed) answered(i int, r wire.Response) {
+	switch {
+	case r.Status/100 != 2:
+	case m.isBatch(i):
+		m.accepted.Add(batchSize)
+	default:
+		m.accepted.Add(1)
+	}
+}
+
+// startChurn drops sockets and lets them come back, ten times a second; as many
+// others say something each time. stop waits until all are back.
+func (m *mixed) startChurn(ctx context.Context) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(100 * time.Millisecond)
+		defer t.Stop()
+		credit := 0.0
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			credit += m.o.Churn / 10
+			m.turn(ctx, int(credit))
+			credit -= float64(int(credit))
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// turn lets n sockets reconnect; one that cannot is not tried again.
+func (m *mixed) turn(ctx context.Context, n int) {
+	if n == 0 {
+		return
+	}
+	if text := m.stage.receiver().Say(); text != nil {
+		m.crowd.Some(n, func(s *crowd.Socket) { s.Say(text) })
+	}
+	since := map[int]int64{}
+	var list []int
+	m.crowd.Some(n, func(s *crowd.Socket) {
+		since[s.User] = int64(s.Last)
+		list = append(list, s.User)
+		s.Drop()
+	})
+	a := m.crowd.Connect(ctx, crowd.Arrivals{Users: list, Since: func(user int) int64 { return since[user] }, Timeout: 10 * time.Second})
+	m.churn.opened += a.Opened
+	m.churn.failed += a.Failed
+	if m.churn.err == nil {
+		m.churn.err = a.Err
+	}
+	m.churn.latency.merge(a.Latency)
+}

@@ -1,0 +1,92 @@
+//go:build linux
+
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"herald/loadtest/crowd"
+	"herald/loadtest/measure"
+)
+
+// Publish sends notifications over HTTP to users with one socket each.
+func Publish(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+	c, err := st.open(ctx, crowd.Options{}, users(o.Users))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return st.publish(ctx, c, o)
+}
+
+// publish is Publish with a crowd that is there.
+func (st *Stage) publish(ctx context.Context, c *crowd.Crowd, o Options) (*measure.Run, error) {
+	caller, err := st.caller(o.Publishers)
+	if err != nil {
+		return nil, err
+	}
+	defer caller.Close()
+	work := crowd.Work{
+		Request: st.publication(o.Message, st.anyOf(o.Users)), Pace: measure.Pace{PerSecond: o.Rate}, For: o.WarmUp,
+	}
+	what := "publishing as fast as possible"
+	if o.Rate > 0 {
+		what = fmt.Sprintf("publishing %.0f/s", o.Rate)
+	}
+	st.tell(what+", warming up", o.WarmUp)
+	before := c.Received()
+	warm := caller.Do(ctx, work)
+	if warm.OK == 0 {
+		return nil, fmt.Errorf("nothing could be published: %w", warm.Err)
+	}
+	c.AwaitReceived(ctx, before+int64(warm.OK), time.Second)
+
+	st.tell(what, o.Duration)
+	before = c.Received()
+	ob, err := st.observe(interval(o.Duration), counts(c, caller))
+	if err != nil {
+		return nil, err
+	}
+	recorded := c.Record()
+	work.For = o.Duration
+	a := caller.Do(ctx, work)
+	got := c.AwaitReceived(ctx, before+int64(a.OK), time.Second) - before
+	run := &measure.Run{}
+	run.Latency(Delivery, recorded())
+	run.Latency(Answer, a.Latency)
+	err = ob.end(run, perMessage, got)
+	slip(run, a)
+	account(run, c, a, int64(a.OK)-got)
+	return run, err
+}
+
+func counts(c *crowd.Crowd, caller *crowd.Caller) func() measure.Counts {
+	return func() measure.Counts {
+		return measure.Counts{Sent: caller.Sent(), Received: c.Received(), Connections: c.Open()}
+	}
+}
+
+// interval is how often a phase is sampled.
+func interval(phase time.Duration) time.Duration {
+	return min(max(phase/60, 100*time.Millisecond), 5*time.Second)
+}
+
+// account adds what went wrong.
+func account(run *measure.Run, c *crowd.Crowd, a crowd.Answers, lost int64) {
+	run.Add(Errors, measure.Plain, float64(a.Failed))
+	run.Add(Lost, measure.Plain, float64(lost))
+	if a.Failed > 0 {
+		run.Note("%d of %d requests failed, the first: %v", a.Failed, a.Sent, a.Err)
+	}
+	if lost > 0 {
+		run.Note("%d messages that were answered with 2xx reached no socket within a second.", lost)
+	}
+	ended := 0
+	for code, n := range c.Endings() {
+		run.Note("The server ended %d sockets (%d).", n, code)
+		ended += n
+	}
+	run.Add(SocketsLost, measure.Plain, float64(ended))
+}

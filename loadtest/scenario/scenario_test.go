@@ -1,0 +1,113 @@
+//go:build linux
+
+package scenario
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"herald/loadtest/crowd"
+	"herald/loadtest/loop"
+	"herald/loadtest/measure"
+	"herald/loadtest/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Broadcasts end with their last socket, whichever threads deliver, and only
+// once.
+func TestBroadcasts(t *testing.T) {
+	const sockets = 1000
+	b := newBroadcasts(sockets)
+	taken := b.record()
+	for round := range int64(3 * flights) {
+		if !b.room(1) {
+			t.Fatal("no room")
+		}
+		n := b.begin(loop.Now())
+		if n != round || b.room(1) {
+			t.Fatalf("number %d in round %d, %d open", n, round, b.open())
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for range sockets / 4 {
+					b.delivered(nil, wire.Stamp{Number: uint32(n)})
+				}
+			})
+		}
+		all.Wait()
+		b.delivered(nil, wire.Stamp{Number: uint32(n)}) // one too many
+		if b.open() != 0 {
+			t.Fatalf("%d open after round %d", b.open(), round)
+		}
+	}
+	if got := taken().Count(); got != 3*flights {
+		t.Errorf("%d latencies", got)
+	}
+}
+
+func TestBroadcastsThatFailAreGivenUp(t *testing.T) {
+	b := newBroadcasts(2)
+	n := b.begin(loop.Now())
+	b.delivered(nil, wire.Stamp{Number: uint32(n)})
+	b.giveUp(n)
+	b.giveUp(n)
+	b.delivered(nil, wire.Stamp{Number: uint32(n)}) // late
+	if b.open() != 0 || !b.await(t.Context(), 0) {
+		t.Errorf("%d open", b.open())
+	}
+	b.begin(loop.Now() - 2*givingUp) // nothing happens with this one
+	if b.room(1); !b.room(1) {
+		t.Error("a broadcast that never arrives stops all others")
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	flat, steep := make([]measure.Sample, 100), make([]measure.Sample, 100)
+	for i := range flat {
+		flat[i].RSS, steep[i].RSS = 100, 100+float64(i)
+	}
+	flat[0].RSS, flat[99].RSS = 1, 1e9 // a start, and a spike
+	rss := func(s measure.Sample) float64 { return s.RSS }
+	if g := growth(flat, rss); g != 0 {
+		t.Errorf("flat: %v", g)
+	}
+	if g := growth(steep, rss); g < 0.3 || g > 0.4 {
+		t.Errorf("steep: %v", g)
+	}
+	if g := growth(nil, rss); g != 0 {
+		t.Errorf("nothing: %v", g)
+	}
+}
+
+func TestSlipIsSaidWhereItMatters(t *testing.T) {
+	for _, c := range []struct {
+		late, latency time.Duration
+		said          int
+	}{{100 * time.Microsecond, 200 * time.Microsecond, 0}, {5 * time.Millisecond, 6 * time.Millisecond, 1}, {5 * time.Millisecond, time.Second, 0}} {
+		run, h, s := &measure.Run{}, measure.NewHistogram(), measure.NewHistogram()
+		h.Record(c.latency)
+		s.Record(c.late)
+		run.Latency(Delivery, h)
+		slip(run, crowd.Answers{Slip: s})
+		if len(run.Notes) != c.said {
+			t.Errorf("%v late of %v: %q", c.late, c.latency, run.Notes)
+		}
+	}
+}
+
+func TestSocketsAreLimitedByOpenFiles(t *testing.T) {
+	run := &measure.Run{}
+	if n := sockets(10, run); n != 10 || len(run.Notes) != 0 {
+		t.Errorf("%d, %q", n, run.Notes)
+	}
+	if n := sockets(1<<30, run); n >= 1<<30 && len(run.Notes) == 0 {
+		t.Skip("open files are not limited")
+	} else if len(run.Notes) != 1 {
+		t.Errorf("%d, %q", n, run.Notes)
+	}
+}

@@ -1,0 +1,61 @@
+//go:build linux
+
+package scenario
+
+import (
+	"context"
+	"time"
+
+	"herald/loadtest/crowd"
+	"herald/loadtest/measure"
+)
+
+// soakShare is how much of the highest rate a soak asks for, if it is not told.
+const soakShare = 0.6
+
+// Soak is Mix for long: memory, goroutines and descriptors must not grow.
+func Soak(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+	c, err := st.open(ctx, crowd.Options{Ids: true}, users(o.Users))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	run := &measure.Run{}
+	if o.Rate == 0 {
+		burst := o
+		burst.WarmUp, burst.Duration = 2*time.Second, 3*time.Second
+		most, err := st.publish(ctx, c, burst)
+		if err != nil {
+			return nil, err
+		}
+		rate, _ := most.Get(Rate)
+		// One request in batchEvery is batchSize notifications.
+		perRequest := 1.0
+		if st.Server.Batch(nil, nil, nil) != nil {
+			perRequest += float64(batchSize-1) / batchEvery
+		}
+		o.Rate = rate.Value * soakShare / perRequest
+		run.Note("At most %s deliveries; the soak asks for %.0f %% of that.", measure.PerSecond.Format(rate.Value), soakShare*100)
+	}
+	if err := st.mix(ctx, run, c, o); err != nil {
+		return run, err
+	}
+	run.Add(RSSGrowth, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.RSS }))
+	run.Add(FileGrowth, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.Files }))
+	run.Add(GoroutineRise, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.Goroutines }))
+	return run, nil
+}
+
+// growth compares the last quarter with the second one: the first is the start.
+func growth(samples []measure.Sample, of func(measure.Sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	n := len(values)
+	before := measure.Median(values[n/4 : n/2])
+	if n < 8 || before == 0 {
+		return 0
+	}
+	return measure.Median(values[n-n/4:])/before - 1
+}
