@@ -106,7 +106,7 @@ func stored(id, prev notify.ID) notify.Message {
 func connect(t *testing.T, h *Hub, userID string, last notify.ID) (*Socket, *pipe) {
 	t.Helper()
 	p := newPipe()
-	s := h.NewSocket(userID, "c", "", line, p)
+	s := h.NewSocket(userID, "", line, p)
 	if err := h.Join(s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestExpiredEntriesChain(t *testing.T) {
 	h.Repaired("a", 3, 3)
 	expect(t, p, "hello", "3")
 
-	s := h.NewSocket("a", "c", "", line, newPipe())
+	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 1)
 	s.Resume(t.Context(), []notify.Message{expired, stored(3, 2)})
@@ -213,7 +213,7 @@ func TestExpiredEntriesChain(t *testing.T) {
 func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
-	s := h.NewSocket("a", "c", "", line, p)
+	s := h.NewSocket("a", "", line, p)
 	if err := h.Join(s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
-	s := h.NewSocket("a", "c", "", line, p)
+	s := h.NewSocket("a", "", line, p)
 	if err := h.Join(s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
 func TestResumeTellsGaps(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
-	s := h.NewSocket("a", "c", "", line, p)
+	s := h.NewSocket("a", "", line, p)
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
 	s.Resume(t.Context(), []notify.Message{stored(9, 8), stored(10, 9)})
@@ -283,7 +283,7 @@ func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
 // finds is read by a socket that was about to go live without it.
 func TestSweepCountsForResumingSockets(t *testing.T) {
 	h := newHub(t, Options{})
-	s := h.NewSocket("a", "c", "", line, newPipe())
+	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
 	target := h.Target("a") // 6 is stored from here on, its announcement lost
@@ -297,7 +297,7 @@ func TestSweepCountsForResumingSockets(t *testing.T) {
 
 func TestGreetTellsThatSomethingPassed(t *testing.T) {
 	h := newHub(t, Options{})
-	s := h.NewSocket("a", "c", "", line, newPipe())
+	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	h.Deliver("a", notify.Message{Event: "read", Frame: "read"})
 	if !s.Greet([]byte("hello"), 5) {
@@ -344,7 +344,7 @@ func TestResumeWaitsForASlowClient(t *testing.T) {
 		h := New(Options{QueueBytes: 100})
 		defer h.Close()
 		p := newPipe()
-		s := h.NewSocket("a", "c", "", line, p)
+		s := h.NewSocket("a", "", line, p)
 		_ = h.Join(s, time.Now())
 		s.Greet([]byte("hello"), 0)
 		p.drain(0)
@@ -376,7 +376,7 @@ func TestResumeWaitsForASlowClient(t *testing.T) {
 func TestJoinRefuses(t *testing.T) {
 	h := newHub(t, Options{MaxPerUser: 1, MaxSockets: 2})
 	join := func(user, session string, since time.Time) error {
-		return h.Join(h.NewSocket(user, "c", session, line, newPipe()), since)
+		return h.Join(h.NewSocket(user, session, line, newPipe()), since)
 	}
 	before := time.Now()
 	connect(t, h, "a", 0)
@@ -399,7 +399,7 @@ func TestRevokeClosesOnlyThatSession(t *testing.T) {
 	h := newHub(t, Options{})
 	open := func(session string) *pipe {
 		p := newPipe()
-		if err := h.Join(h.NewSocket("a", "c", session, line, p), time.Now()); err != nil {
+		if err := h.Join(h.NewSocket("a", session, line, p), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		return p
@@ -452,7 +452,7 @@ func TestPeerThatTakesNothingIsEnded(t *testing.T) {
 		h := New(Options{Ping: 10 * time.Second})
 		defer h.Close()
 		p := newPipe()
-		s := h.NewSocket("a", "c", "", &lineWire{}, p) // server-sent events: it never speaks
+		s := h.NewSocket("a", "", &lineWire{}, p) // server-sent events: it never speaks
 		_ = h.Join(s, time.Now())
 		s.Greet([]byte("hello"), 0)
 		p.drain(0)
@@ -496,7 +496,7 @@ func TestDrain(t *testing.T) {
 				t.Fatalf("client %d: closed %v, got %q", i, p.isClosed(), p.lines())
 			}
 		}
-		if err := h.Join(h.NewSocket("a", "c", "", line, newPipe()), time.Now()); !errors.Is(err, ErrDraining) {
+		if err := h.Join(h.NewSocket("a", "", line, newPipe()), time.Now()); !errors.Is(err, ErrDraining) {
 			t.Errorf("join while draining: %v", err)
 		}
 	})
@@ -564,7 +564,7 @@ func TestConcurrently(t *testing.T) {
 			work.Go(func() {
 				since := notify.ID(len(read(id, 0)))
 				p := newPipe()
-				s := h.NewSocket(id, "c", "", line, p)
+				s := h.NewSocket(id, "", line, p)
 				if err := h.Join(s, time.Now()); err != nil {
 					t.Error(err)
 				}
@@ -620,7 +620,7 @@ func BenchmarkDeliver(b *testing.B) {
 			h := New(Options{MaxPerUser: -1})
 			defer h.Close()
 			for range sockets {
-				s := h.NewSocket("a", "c", "", line, &sink{})
+				s := h.NewSocket("a", "", line, &sink{})
 				_ = h.Join(s, time.Now())
 				s.Greet([]byte("hello"), 0)
 				s.GoLive(0)

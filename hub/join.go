@@ -46,7 +46,7 @@ func (h *Hub) add(s *Socket, authenticated time.Time) error {
 	u.mu.Unlock()
 	s.user = u
 	h.sockets.Add(1)
-	h.wheel.schedule(&s.timer, s.pingAt)
+	h.wheel.schedule(&s.timer, time.Unix(0, s.pingAt))
 	return nil
 }
 

@@ -42,7 +42,6 @@ type Transport interface {
 type Socket struct {
 	// Static after construction.
 	UserID  string
-	ID      string // the connection id told to the client
 	Session string // the session's handle; "" if authenticated otherwise
 	Data    any    // the server's
 	hub     *Hub
@@ -64,15 +63,16 @@ type Socket struct {
 	state  state         // guarded by mu
 	queue  [][]byte      // guarded by mu: waiting for the transport; the first may be partly written
 	queued int           // guarded by mu: bytes in queue
-	moved  time.Time     // guarded by mu: when the queue began, or bytes last left it
+	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
 	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
 	timer  timer
-	pingAt time.Time
+	pingAt int64 // Unix ns
 
 	heard   atomic.Int64 // Unix ns of the last byte from the peer
 	expires atomic.Int64 // Unix ns when the credentials run out; 0: never
+	due     atomic.Int64 // Unix ns when SetDeadline's deadline is over; 0: none
 	closeBy atomic.Int64 // Unix ns when a closing socket is ended; 0: not closing
 }
 
@@ -86,11 +86,11 @@ const (
 
 // NewSocket returns a socket that writes to out. It can be closed from now on;
 // it receives messages, pings and expires once it has joined.
-func (h *Hub) NewSocket(userID, id, session string, w Wire, out Transport) *Socket {
-	s := &Socket{UserID: userID, ID: id, Session: session, hub: h, wire: w, out: out}
+func (h *Hub) NewSocket(userID, session string, w Wire, out Transport) *Socket {
+	s := &Socket{UserID: userID, Session: session, hub: h, wire: w, out: out}
 	now := time.Now()
 	s.heard.Store(now.UnixNano())
-	s.pingAt = now.Add(s.pingEvery())
+	s.pingAt = now.Add(s.pingEvery()).UnixNano()
 	s.timer.socket = s
 	return s
 }
@@ -114,6 +114,17 @@ func (s *Socket) Expiry() time.Time {
 		return time.Unix(0, ns)
 	}
 	return time.Time{}
+}
+
+// SetDeadline has the connection ended at t, unless another deadline is set
+// before; the zero time means none.
+func (s *Socket) SetDeadline(t time.Time) {
+	if t.IsZero() {
+		s.due.Store(0)
+		return
+	}
+	s.due.Store(t.UnixNano())
+	s.hub.wheel.schedule(&s.timer, t)
 }
 
 // Send sends one frame to this socket alone. It never blocks.
@@ -158,7 +169,7 @@ func (s *Socket) writeLocked(p []byte) {
 	}
 	if n < len(p) {
 		s.queue = append(s.queue, p[n:])
-		s.queued, s.moved = len(p)-n, time.Now()
+		s.queued, s.moved = len(p)-n, time.Now().UnixNano()
 		s.out.Drain(s.flush)
 	}
 }
@@ -184,7 +195,7 @@ func (s *Socket) flush(write func([]byte) (int, error)) bool {
 		}
 		if n > 0 {
 			s.consumeLocked(n)
-			s.moved = time.Now()
+			s.moved = time.Now().UnixNano()
 			s.signalRoomLocked()
 		}
 		if n < len(p) {
@@ -314,6 +325,9 @@ func (s *Socket) Ended() bool {
 	return s.state == ended
 }
 
+// End ends the connection at once, without a goodbye.
+func (s *Socket) End() { s.abort() }
+
 // abort ends the connection at once.
 func (s *Socket) abort() {
 	s.mu.Lock()
@@ -348,11 +362,15 @@ func (s *Socket) tick(now time.Time) time.Time {
 		s.abort()
 		return time.Time{}
 	}
+	if due := s.due.Load(); due != 0 && now.UnixNano() >= due {
+		s.abort()
+		return time.Time{}
+	}
 	if expires := s.Expiry(); !expires.IsZero() && !now.Before(expires) {
 		s.expire()
 	}
-	if !now.Before(s.pingAt) {
-		s.pingAt = now.Add(s.pingEvery())
+	if now.UnixNano() >= s.pingAt {
+		s.pingAt = now.Add(s.pingEvery()).UnixNano()
 		s.send(s.wire.Ping())
 	}
 	return s.nextTick()
@@ -366,24 +384,26 @@ func (s *Socket) dead(since time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.queued > 0 && !since.Before(s.moved)
+	return s.queued > 0 && since.UnixNano() >= s.moved
 }
 
 // nextTick is the earliest of the next ping, the moment from which the peer
-// counts as dead, and the expiry. closeBy is looked at last: a close that comes
-// after this has scheduled itself.
+// counts as dead, the expiry and the deadline. closeBy is looked at last: a close
+// that comes after this has scheduled itself.
 func (s *Socket) nextTick() time.Time {
 	next := s.pingAt
-	if dead := time.Unix(0, s.heard.Load()).Add(s.patience()); s.wire.Chatty() && dead.Before(next) {
-		next = dead
+	if s.wire.Chatty() {
+		next = min(next, s.heard.Load()+int64(s.patience()))
 	}
-	if expires := s.Expiry(); !expires.IsZero() && expires.Before(next) {
-		next = expires
+	for _, at := range []int64{s.expires.Load(), s.due.Load()} {
+		if at != 0 {
+			next = min(next, at)
+		}
 	}
 	if by := s.closeBy.Load(); by != 0 {
-		next = time.Unix(0, by)
+		next = by
 	}
-	return next
+	return time.Unix(0, next)
 }
 
 // patience is how long a peer may be silent, or take nothing of what waits for it.

@@ -48,6 +48,7 @@ type Options struct {
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* are believed; default nobody's
 	Ping           time.Duration  // told to clients in hello; default 25 s
 	Demo           bool           // anyone may log in as anyone
+	Plain          bool           // a goroutine for each stream, also where event loops are to be had
 	Version        string         // shown in health
 	Log            *slog.Logger   // default: nothing is logged
 }
@@ -61,7 +62,9 @@ type Server struct {
 	// ctx ends when the server closes: every stream's calls to Redis end with it.
 	ctx     context.Context
 	cancel  context.CancelFunc
-	streams tally // goroutines of open streams
+	streams tally  // open streams, and goroutines that work for them
+	loops   *loops // nil: each connection has a goroutine
+	parsers parsers
 
 	watch   *sessionWatch
 	started time.Time
@@ -80,8 +83,9 @@ const (
 	maxConcurrency = 256 << 10        // connections
 )
 
-// New returns a server that does not listen yet.
-func New(r Rooms, o Options) *Server {
+// New returns a server that does not listen yet. Its event loops run; Shutdown
+// ends them.
+func New(r Rooms, o Options) (*Server, error) {
 	if o.Cookie == "" {
 		o.Cookie = "sid"
 	}
@@ -101,14 +105,17 @@ func New(r Rooms, o Options) *Server {
 		DisablePreParseMultipartForm: true, DisableStartupMessage: true, DisableDefaultContentType: true,
 		ErrorHandler: s.fail,
 	})
-	// A hijacked connection belongs to its stream, which outlives the handler.
-	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
 	s.app.Server().HeaderReceived = s.bodyLimit
 	s.app.Server().Logger = fasthttpLog{o.Log}
 	s.routes()
 	s.app.Server().Handler = s.front(s.app.Handler())
-	return s
+	if o.Plain {
+		return s, nil
+	}
+	var err error
+	s.loops, err = newLoops(func(v any) { s.panicked("stream", v) })
+	return s, err
 }
 
 // Serve answers on l until Shutdown. It returns nil after Shutdown.
@@ -142,7 +149,11 @@ func (s *Server) Expired(sock *hub.Socket) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.app.ShutdownWithContext(ctx)
 	s.cancel()
-	return errors.Join(err, s.streams.wait(ctx))
+	err = errors.Join(err, s.streams.wait(ctx))
+	if s.loops != nil {
+		s.loops.stop()
+	}
+	return err
 }
 
 // keepAlive sets TCP keep-alive on what it accepts, so that a peer that

@@ -55,12 +55,20 @@ type plan struct {
 	budget time.Duration // of a call to Redis; default more than a busy machine needs
 	redis  string        // address of a Redis; default miniredis
 	routes func(*Server) // further routes
+	plain  bool          // no event loops
 }
 
 func withLog(n int) func(*plan)              { return func(p *plan) { p.log = n } }
 func withRedis(addr string) func(*plan)      { return func(p *plan) { p.redis = addr } }
 func withBudget(d time.Duration) func(*plan) { return func(p *plan) { p.budget = d } }
 func withRoutes(f func(*Server)) func(*plan) { return func(p *plan) { p.routes = f } }
+
+// eachWay runs a test with event loops, and with a goroutine for each connection.
+func eachWay(t *testing.T, test func(t *testing.T, way func(*plan))) {
+	for name, plain := range map[string]bool{"loops": false, "plain": true} {
+		t.Run(name, func(t *testing.T) { test(t, func(p *plan) { p.plain = plain }) })
+	}
+}
 
 func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	t.Helper()
@@ -94,7 +102,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Expired: func(s *hub.Socket) { h.Expired(s) },
 	})
 	repairer = broker.NewRepairer(b, hb)
-	h.Server = New(Rooms{
+	h.Server, err = New(Rooms{
 		Hub: hb, Broker: b, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
 		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
@@ -102,7 +110,10 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
 		Page:     func(bool) []byte { return nil },
 		Asset:    func(string) ([]byte, string, string, bool) { return nil, "", "", false },
-	}, Options{})
+	}, Options{Plain: p.plain})
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.routes(h.Server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -260,8 +271,10 @@ func (f frame) short() string {
 	return f.Type
 }
 
-func TestResume(t *testing.T) {
-	h := newHouse(t)
+func TestResume(t *testing.T) { eachWay(t, testResume) }
+
+func testResume(t *testing.T, way func(*plan)) {
+	h := newHouse(t, way)
 	h.connect("42", "?since=0").expect("hello 0 0")
 	var ids []notify.ID
 	for i := range 7 { // the log keeps 5
@@ -317,8 +330,10 @@ func (c *wsClient) lastID(h *house) notify.ID {
 	return s.Last
 }
 
-func TestResumeThroughAFullQueue(t *testing.T) {
-	h := newHouse(t)
+func TestResumeThroughAFullQueue(t *testing.T) { eachWay(t, testResumeThroughAFullQueue) }
+
+func testResumeThroughAFullQueue(t *testing.T, way func(*plan)) {
+	h := newHouse(t, way)
 	blob := `"` + strings.Repeat("x", 60_000) + `"`
 	for range 5 {
 		h.publish("42", blob)
@@ -333,8 +348,10 @@ func TestResumeThroughAFullQueue(t *testing.T) {
 	}
 }
 
-func TestRead(t *testing.T) {
-	h := newHouse(t)
+func TestRead(t *testing.T) { eachWay(t, testRead) }
+
+func testRead(t *testing.T, way func(*plan)) {
+	h := newHouse(t, way)
 	first, second := h.publish("42", "1"), h.publish("42", "2")
 	phone, laptop := h.connect("42", ""), h.connect("42", "")
 	phone.expect(fmt.Sprintf("hello %d 2", second))
@@ -424,8 +441,10 @@ func (e *eventReader) expect(parts ...string) {
 	}
 }
 
-func TestEvents(t *testing.T) {
-	h := newHouse(t)
+func TestEvents(t *testing.T) { eachWay(t, testEvents) }
+
+func testEvents(t *testing.T, way func(*plan)) {
+	h := newHouse(t, way)
 	first := h.publish("42", "1")
 	second := h.publish("42", "{\n\"a\":\r\n2}")
 	cookie := h.cookie("42")
@@ -551,8 +570,10 @@ func TestSelfIsByTrustedProxiesOnly(t *testing.T) {
 }
 
 // TestClientThatNeverReads is closed with 4102, once, freed, and delays nobody.
-func TestClientThatNeverReads(t *testing.T) {
-	h := newHouse(t, withLog(1000))
+func TestClientThatNeverReads(t *testing.T) { eachWay(t, testClientThatNeverReads) }
+
+func testClientThatNeverReads(t *testing.T, way func(*plan)) {
+	h := newHouse(t, way, withLog(1000))
 	good := h.connect("42", "")
 	good.SetReadLimit(-1)
 	good.next()

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -19,12 +18,11 @@ func (s *Server) events(c *fiber.Ctx) error {
 	if c.Method() != fiber.MethodGet {
 		return errMethod
 	}
-	st, err := s.admit(c, auth.OriginOrSameOrigin, overSSE)
+	a, err := s.admit(c, auth.OriginOrSameOrigin, overSSE)
 	if err != nil {
 		return err
 	}
-	head := eventsHead(values(c, "Origin"))
-	s.hijack(c, func(raw net.Conn, _ []byte) { st.serveEvents(head, raw) })
+	s.takeOver(c, eventsHead(values(c, "Origin")), a, eventStream, &eventsStream{})
 	return nil
 }
 
@@ -39,24 +37,12 @@ func eventsHead(origin []string) []byte {
 	return []byte(head + "\r\n")
 }
 
-// serveEvents runs a stream on a hijacked connection. Nothing is expected from
-// the client: reading only tells when it is gone.
-func (st *stream) serveEvents(head []byte, conn net.Conn) {
-	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := conn.Write(head); err != nil {
-		return
-	}
-	_ = conn.SetWriteDeadline(time.Time{})
-	st.open(eventStream, newTransport(conn, readerTimeout))
-	defer st.end()
-	st.join()
-	var discard [64]byte
-	for {
-		if _, err := conn.Read(discard[:]); err != nil {
-			return
-		}
-	}
-}
+// eventsStream is a stream of server-sent events. Nothing is expected from the
+// client: reading only tells when it is gone.
+type eventsStream struct{ stream }
+
+func (*eventsStream) receive([]byte) bool { return true }
+func (*eventsStream) ready()              {}
 
 // readerTimeout is how long a reader may acknowledge nothing, or take nothing
 // while something waits for it. It is never heard from, so only TCP can tell.

@@ -1,10 +1,12 @@
 package server
 
 import (
-	"context"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"io"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -20,32 +22,40 @@ import (
 // stream is one client's life on any transport:
 // authenticate → join → resume → live → goodbye.
 type stream struct {
-	// Static after construction.
-	s        *Server
-	visitor  visitor
-	since    notify.ID
-	hasSince bool
-	sock     *hub.Socket
-
-	// ctx ends when the client is gone.
-	ctx    context.Context
-	cancel context.CancelFunc
+	// Static once opened.
+	s    *Server
+	sock *hub.Socket
 
 	expires atomic.Int64 // Unix ns when the credentials were last known to end; 0: never
+	greeted atomic.Bool  // hello has been said, or never will be
+	misuse  atomic.Int32 // frames that meant nothing
 
-	// Made by join if hello has to wait, closed when it has been said.
-	greeted chan struct{}
-
-	// Owned by the reader.
-	misuse int // frames that meant nothing
+	errands atomic.Pointer[errands] // made when first needed
 }
+
+// streamer is a stream as its transport has it.
+type streamer interface {
+	receiver
+	// ready is called if hello could only be said after the reading had begun.
+	ready()
+	base() *stream
+}
+
+func (st *stream) base() *stream { return st }
 
 // maxMisuse is how many frames that mean nothing close a connection.
 const maxMisuse = 10
 
+// admission is what a stream's request has shown.
+type admission struct {
+	visitor
+	resume   notify.ID // where the client wants to resume from
+	resuming bool      // it does
+}
+
 // admit makes every check that a stream's request must pass before the
 // connection is taken over, cheapest first where the order isn't the contract's.
-func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (*stream, error) {
+func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (*admission, error) {
 	if s.Hub.Draining() {
 		return nil, errDraining
 	}
@@ -56,8 +66,8 @@ func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (
 	if err != nil {
 		return nil, err
 	}
-	st := &stream{s: s, visitor: v}
-	if st.since, st.hasSince, err = since(c); err != nil {
+	a := &admission{visitor: v}
+	if a.resume, a.resuming, err = since(c); err != nil {
 		return nil, err
 	}
 	if s.Hub.Full() {
@@ -66,7 +76,7 @@ func (s *Server) admit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (
 	if !s.Broker.Hears() {
 		return nil, errDeaf
 	}
-	return st, nil
+	return a, nil
 }
 
 // since is where the client wants to resume from: SSE's Last-Event-ID,
@@ -93,48 +103,88 @@ func since(c *fiber.Ctx) (id notify.ID, ok bool, err error) {
 	return 0, false, nil
 }
 
-// open makes the stream's socket, registers it and starts its resume. The
-// caller reads from the connection next and calls end when that fails.
-func (st *stream) open(w hub.Wire, out hub.Transport) {
-	st.ctx, st.cancel = context.WithCancel(st.s.ctx)
-	st.sock = st.s.Hub.NewSocket(st.visitor.UserID, connectionID(), st.visitor.SessionHandle, w, out)
-	st.sock.Data = st
+// takeOver answers with head, takes the connection away from fasthttp, and lives
+// c's life on it.
+func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire, c streamer) {
+	s.hijack(ctx, func(raw net.Conn, early []byte) {
+		conn, err := s.adopt(raw, w.Chatty())
+		if err == nil {
+			err = s.begin(conn, head, early, a, w, c)
+		}
+		if err != nil {
+			s.o.Log.Debug("a connection cannot be taken over", "error", err)
+		}
+	})
 }
 
-// join makes the socket one of its user's and says hello; only then does the
-// caller read, unless Redis is away: then hello waits, with the socket open, and
+// begin says head and hello, and has the connection read. After an error, or a
+// panic, the connection is closed.
+func (s *Server) begin(conn peerConn, head, early []byte, a *admission, w hub.Wire, c streamer) (err error) {
+	st := c.base()
+	st.s = s
+	st.sock = s.Hub.NewSocket(a.UserID, a.SessionHandle, w, conn)
+	st.sock.Data = st
+	s.streams.enter()
+	started := false
+	defer func() {
+		if !started {
+			c.end()
+			conn.abandon()
+		}
+	}()
+	if n, err := conn.Write(head); err != nil || n < len(head) { // the first bytes on it: there is room
+		return cmp.Or(err, io.ErrShortWrite)
+	}
+	st.join(a, c)
+	if len(early) > 0 && !c.receive(early) {
+		st.sock.End()
+	}
+	if err := conn.start(c); err != nil {
+		return err
+	}
+	started = true
+	return nil
+}
+
+// join makes the socket one of its user's and says hello; only then is the
+// connection read, unless Redis is away: then hello waits, with the socket open, and
 // so do the client's frames. A socket that may not join is told why by its close
 // code.
 //
 // The socket has joined when the state is asked for: whatever is announced from
 // then on is either in the log pages that catchUp reads or noticed by GoLive.
-func (st *stream) join() {
-	if err := st.s.Hub.Join(st.sock, st.visitor.since); err != nil {
+func (st *stream) join(a *admission, c streamer) {
+	if err := st.s.Hub.Join(st.sock, a.since); err != nil {
 		code, retryMs := closeCodeOf(err)
 		st.sock.Close(code, retryMs)
+		st.greeted.Store(true)
 		return
 	}
-	st.setExpiry(st.visitor.Expires)
-	if state, err := st.s.Broker.State(st.ctx, st.visitor.UserID); err == nil {
-		st.greet(state)
+	st.setExpiry(a.Expires)
+	if state, err := st.s.Broker.State(st.s.ctx, a.UserID); err == nil {
+		st.greet(a, state)
 		return
 	}
-	st.greeted = make(chan struct{})
 	st.beside(func() {
 		if state, ok := st.state(); ok {
-			st.greet(state)
-			close(st.greeted)
+			st.greet(a, state)
+			c.ready()
 		}
 	})
 }
 
 // greet says hello and goes live, or has that done as soon as the log is read.
-func (st *stream) greet(state broker.State) {
-	missed := st.sock.Greet(st.hello(state), st.position(state))
+func (st *stream) greet(a *admission, state broker.State) {
+	from := state.Last
+	if a.resuming {
+		from = a.resume
+	}
+	missed := st.sock.Greet(st.hello(state), from)
+	st.greeted.Store(true)
 	if missed {
 		st.beside(st.tellRead)
 	}
-	if st.hasSince && st.since > state.Last {
+	if from > state.Last {
 		st.sock.Lose(state.Last) // the future: the log has lost what the client has seen
 	}
 	if st.sock.Last() < state.Last || !st.goLive(state.Last) {
@@ -150,7 +200,7 @@ func (st *stream) tellRead() {
 	}
 }
 
-// beside runs f beside the reader, which notices a client that goes.
+// beside runs f beside the reader.
 func (st *stream) beside(f func()) {
 	st.s.streams.run(func() {
 		defer func() {
@@ -175,39 +225,31 @@ func closeCodeOf(err error) (code notify.CloseCode, retryAfterMs int) {
 	return notify.CloseOverloaded, 5000
 }
 
-// end takes the socket out of the hub; its connection is closed.
+// end implements receiver.
 func (st *stream) end() {
-	st.cancel()
 	st.s.Hub.Leave(st.sock)
+	st.s.streams.leave()
 }
 
 func (st *stream) hello(state broker.State) []byte {
 	return notify.Hello{
-		UserID: st.visitor.UserID, ConnectionID: st.sock.ID,
+		UserID: st.sock.UserID, ConnectionID: connectionID(),
 		Last: state.Last, Read: state.Read, Unread: state.Unread, Ping: int(st.s.o.Ping / time.Second),
 	}.Frame()
 }
 
-// position is where the client's stream stands: what it says, else the newest id.
-func (st *stream) position(state broker.State) notify.ID {
-	if st.hasSince {
-		return st.since
-	}
-	return state.Last
-}
-
 // goLive goes live without reading the log if nothing newer has been announced.
 func (st *stream) goLive(newest notify.ID) bool {
-	target := st.s.Hub.Target(st.visitor.UserID)
+	target := st.s.Hub.Target(st.sock.UserID)
 	return target <= newest && st.sock.GoLive(target)
 }
 
 // catchUp reads the log page by page until it has caught up with what is announced.
 func (st *stream) catchUp() {
 	for {
-		target := st.s.Hub.Target(st.visitor.UserID)
+		target := st.s.Hub.Target(st.sock.UserID)
 		page, ok := st.page()
-		if !ok || !st.sock.Resume(st.ctx, page.Entries) {
+		if !ok || !st.sock.Resume(st.s.ctx, page.Entries) {
 			return
 		}
 		if page.Full {
@@ -229,7 +271,7 @@ const pageBytes = 128 << 10
 // state and page ask Redis until it answers or the client is gone.
 func (st *stream) state() (state broker.State, ok bool) {
 	ok = st.insist(func() (err error) {
-		state, err = st.s.Broker.State(st.ctx, st.visitor.UserID)
+		state, err = st.s.Broker.State(st.s.ctx, st.sock.UserID)
 		return err
 	})
 	return state, ok
@@ -237,7 +279,7 @@ func (st *stream) state() (state broker.State, ok bool) {
 
 func (st *stream) page() (page broker.Page, ok bool) {
 	ok = st.insist(func() (err error) {
-		page, err = st.s.Broker.After(st.ctx, st.visitor.UserID, st.sock.Last(), broker.MaxPage, pageBytes)
+		page, err = st.s.Broker.After(st.s.ctx, st.sock.UserID, st.sock.Last(), broker.MaxPage, pageBytes)
 		return err
 	})
 	return page, ok
@@ -245,96 +287,39 @@ func (st *stream) page() (page broker.Page, ok bool) {
 
 func (st *stream) insist(ask func() error) bool {
 	const first, most = 50 * time.Millisecond, time.Second
-	for wait := first; st.ctx.Err() == nil && !st.sock.Ended(); wait = min(2*wait, most) {
+	for wait := first; st.s.ctx.Err() == nil && !st.sock.Ended(); wait = min(2*wait, most) {
 		if ask() == nil {
 			return true
 		}
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
-		case <-st.ctx.Done():
+		case <-st.s.ctx.Done():
 			t.Stop()
 		}
 	}
 	return false
 }
 
-// frame handles one frame from the client.
+// frame handles one frame from the client. It doesn't wait for Redis: errands do.
 func (st *stream) frame(data []byte) {
-	if !st.awaitHello() {
-		return
-	}
 	f, err := notify.ParseClientFrame(data)
-	if err == nil {
-		err = st.obey(f)
+	switch {
+	case err != nil:
+		st.misused(err)
+	case f.Kind == notify.ClientPing:
+		st.sock.Send("pong", notify.PongFrame())
+	default:
+		st.errand(f)
 	}
-	if err == nil {
-		return
-	}
+}
+
+// misused answers a frame that means nothing.
+func (st *stream) misused(err error) {
 	st.sock.Send("error", notify.ErrorFrame(err.Error()))
-	if st.misuse++; st.misuse >= maxMisuse {
+	if st.misuse.Add(1) >= maxMisuse {
 		st.sock.Close(notify.CloseMisuse, 0)
 	}
-}
-
-// awaitHello returns true once hello has been said, false if the socket ends
-// before.
-func (st *stream) awaitHello() bool {
-	if st.greeted == nil {
-		return true
-	}
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for !st.sock.Ended() {
-		select {
-		case <-st.greeted:
-			return true
-		case <-t.C:
-		}
-	}
-	return false
-}
-
-func (st *stream) obey(f notify.ClientFrame) error {
-	switch f.Kind {
-	case notify.ClientPing:
-		st.sock.Send("pong", notify.PongFrame())
-	case notify.ClientRead:
-		st.markRead(f.UpTo)
-	case notify.ClientToken:
-		return st.extend(f.Token)
-	}
-	return nil
-}
-
-// markRead moves the read position. The user's devices, this one included, hear
-// of it through Redis; only a client that is behind is answered directly.
-func (st *stream) markRead(upTo notify.ID) {
-	state, err := st.s.Broker.MarkRead(st.ctx, st.visitor.UserID, upTo)
-	switch {
-	case err != nil:
-		st.sock.Send("error", notify.ErrorFrame("read was not stored: Redis is not available"))
-	case !state.Moved:
-		st.sock.Send("read", notify.ReadFrame(state.Read, state.Unread))
-	}
-}
-
-// extend takes a fresh JWT of the same user. A connection that a session
-// authenticated ends with its session, whatever tokens it shows.
-func (st *stream) extend(token string) error {
-	p, err := st.s.Tokens.Verify(token)
-	switch {
-	case err != nil:
-		return errors.New("token refused: " + auth.Detail(err))
-	case p.UserID != st.visitor.UserID:
-		return errors.New("token refused: it is another user's")
-	case st.visitor.SessionHandle != "":
-		return errors.New("token refused: this connection lives as long as its session")
-	}
-	if p.Expires.After(st.expiry()) {
-		st.setExpiry(p.Expires)
-	}
-	return nil
 }
 
 func (st *stream) setExpiry(t time.Time) {

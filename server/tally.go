@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// tally counts goroutines that start at any time, also while somebody waits for
-// them, which sync.WaitGroup does not allow.
+// tally counts what begins at any time, also while somebody waits for its end,
+// which sync.WaitGroup does not allow: streams, and goroutines that work for them.
 type tally struct {
 	mu   sync.Mutex
 	n    int
@@ -15,16 +15,20 @@ type tally struct {
 
 // run runs f in a goroutine of its own.
 func (t *tally) run(f func()) {
-	t.mu.Lock()
-	t.n++
-	t.mu.Unlock()
+	t.enter()
 	go func() {
-		defer t.done()
+		defer t.leave()
 		f()
 	}()
 }
 
-func (t *tally) done() {
+func (t *tally) enter() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n++
+}
+
+func (t *tally) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.n--; t.n == 0 && t.zero != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -21,14 +22,13 @@ import (
 //   - Accept wants net/http's types. fasthttpadaptor's conversion aliases memory
 //     that the next request reuses and collapses repeated headers, and its
 //     Hijacker loses the 101. So the few headers that Accept reads are copied.
-//   - Accept runs twice: first on a writer that cannot be hijacked, which
-//     validates everything and answers 501, or the real refusal; then, on the
-//     hijacked connection, for the 101.
-//   - Closing what fasthttp hands out is not always closing the connection, and
-//     every timeout works by closing: the raw connection is used instead.
+//   - Accept gets a connection that says no. By then it has validated everything
+//     and made the answer's head, which is all that is wanted of it: a library
+//     connection for each client would cost kilobytes (see parser.go).
+//   - The connection's descriptor is duplicated, and fasthttp closes its own as
+//     soon as the hijack handler returns, which is at once: that frees the request
+//     and its buffers. Nothing of *fiber.Ctx may be touched in it.
 //   - Bytes that came in one segment with the request sit in fasthttp's reader.
-//   - The hijack handler returns quickly: that frees the request and its
-//     buffers. Nothing of *fiber.Ctx may be touched in it.
 
 var acceptOptions = websocket.AcceptOptions{
 	Subprotocols:       []string{auth.Subprotocol},
@@ -36,40 +36,38 @@ var acceptOptions = websocket.AcceptOptions{
 	CompressionMode:    websocket.CompressionDisabled,
 }
 
-// upgrade validates the handshake and takes the connection over.
-func (s *Server) upgrade(c *fiber.Ctx, st *stream) error {
-	r := handshakeRequest(c)
-	if refusal := dryAccept(r); refusal != nil {
-		for name, v := range refusal.header {
-			c.Set(name, v[0])
-		}
-		return refusal.problem
+// handshake has the library validate the request, and returns the head of the
+// answer that takes it.
+func handshake(c *fiber.Ctx) (head []byte, _ error) {
+	w := &upgradeWriter{header: http.Header{}, hijack: func() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errTakenOver }}
+	_, err := websocket.Accept(w, handshakeRequest(c), &acceptOptions)
+	if errors.Is(err, errTakenOver) {
+		return switchingProtocols(w), nil
 	}
-	s.hijack(c, func(raw net.Conn, early []byte) {
-		st.serveWebSocket(func(fenced net.Conn) (*websocket.Conn, error) { return accept(r, fenced, raw, early) }, raw)
-	})
-	return nil
+	w.header.Del("Content-Type")
+	w.header.Del("X-Content-Type-Options")
+	for name, v := range w.header {
+		c.Set(name, v[0])
+	}
+	return nil, w.problem()
 }
 
-// hijack takes the connection away from fasthttp and has serve run on it, in a
-// goroutine that Shutdown waits for, until serve returns; then it is closed.
-// early is what the client sent right behind the request.
+var errTakenOver = errors.New("the handshake is valid")
+
+// hijack takes the connection away from fasthttp and has serve take it over; then
+// fasthttp closes its own descriptor. early is what the client sent right behind
+// the request.
 func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 	c.Context().HijackSetNoResponse(true)
 	c.Context().Hijack(func(hc net.Conn) {
-		raw, early, err := release(hc)
-		if err != nil {
-			return
-		}
-		s.streams.run(func() {
-			defer func() {
-				_ = raw.Close()
-				if v := recover(); v != nil {
-					s.panicked("stream", v)
-				}
-			}()
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked("hijack", v)
+			}
+		}()
+		if raw, early, err := release(hc); err == nil {
 			serve(raw, early)
-		})
+		}
 	})
 }
 
@@ -92,38 +90,36 @@ func handshakeRequest(c *fiber.Ctx) *http.Request {
 	return r
 }
 
-// refusal is the library's own answer to a handshake.
-type refusal struct {
-	*problem
-	header http.Header
-}
-
-// dryAccept lets the library validate the handshake without a connection.
-func dryAccept(r *http.Request) *refusal {
-	w := &answerWriter{header: http.Header{}}
-	_, _ = websocket.Accept(w, r, &acceptOptions)
-	if w.status == http.StatusNotImplemented {
-		return nil // valid: only the connection was missing
-	}
-	w.header.Del("Content-Type")
-	w.header.Del("X-Content-Type-Options")
-	w.header.Del("Content-Length")
-	p := &problem{status: w.status, code: "bad_handshake", detail: "the WebSocket handshake is not valid (RFC 6455, 4.2.1)"}
-	if w.status == http.StatusUpgradeRequired {
-		p.code, p.detail = "upgrade_required", "this path speaks WebSocket: ask for it with Upgrade: websocket"
-	}
-	return &refusal{problem: p, header: w.header}
-}
-
-// answerWriter records an answer's head. It is no Hijacker.
-type answerWriter struct {
+// upgradeWriter is the http.ResponseWriter that the library's Accept answers on.
+type upgradeWriter struct {
 	header http.Header
 	status int
+	hijack func() (net.Conn, *bufio.ReadWriter, error)
 }
 
-func (w *answerWriter) Header() http.Header         { return w.header }
-func (w *answerWriter) Write(p []byte) (int, error) { return len(p), nil }
-func (w *answerWriter) WriteHeader(status int)      { w.status = status }
+func (w *upgradeWriter) Header() http.Header                          { return w.header }
+func (w *upgradeWriter) Write(p []byte) (int, error)                  { return len(p), nil }
+func (w *upgradeWriter) WriteHeader(status int)                       { w.status = cmp.Or(w.status, status) }
+func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+
+// problem is the library's refusal in our words.
+func (w *upgradeWriter) problem() *problem {
+	if w.status == http.StatusUpgradeRequired {
+		return &problem{status: w.status, code: "upgrade_required", detail: "this path speaks WebSocket: ask for it with Upgrade: websocket"}
+	}
+	return &problem{status: w.status, code: "bad_handshake", detail: "the WebSocket handshake is not valid (RFC 6455, 4.2.1)"}
+}
+
+// switchingProtocols is the head of the library's 101.
+func switchingProtocols(w *upgradeWriter) []byte {
+	head := append(make([]byte, 0, 192), "HTTP/1.1 101 Switching Protocols\r\n"...)
+	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
+		if v := w.header.Get(name); v != "" {
+			head = append(append(append(append(head, name...), ": "...), v...), "\r\n"...)
+		}
+	}
+	return append(head, "\r\n"...)
+}
 
 // release takes the connection out of fasthttp's hands: the raw connection and
 // what fasthttp had read of it beyond the request.
@@ -142,63 +138,4 @@ func release(hc net.Conn) (raw net.Conn, early []byte, err error) {
 		return nil, nil, errors.Join(errors.New("connection lost before the upgrade"), err)
 	}
 	return raw, early, raw.SetDeadline(time.Time{})
-}
-
-// accept writes the 101 on the raw connection and gives the library the fenced
-// one, with the early bytes in front.
-func accept(r *http.Request, fenced, raw net.Conn, early []byte) (*websocket.Conn, error) {
-	w := &upgradeWriter{answerWriter: answerWriter{header: http.Header{}}, fenced: fenced, raw: raw, early: early}
-	return websocket.Accept(w, r, &acceptOptions)
-}
-
-// readBuffer and writeBuffer are the library's buffers, in bytes: what clients
-// send is small, and the library writes control frames only.
-const (
-	readBuffer  = 1024
-	writeBuffer = 192
-)
-
-type upgradeWriter struct {
-	answerWriter
-	fenced, raw net.Conn
-	early       []byte
-}
-
-func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := w.writeHead(); err != nil {
-		return nil, nil, err
-	}
-	conn := w.fenced
-	if len(w.early) > 0 {
-		conn = &earlyConn{Conn: w.fenced, early: w.early}
-	}
-	return conn, bufio.NewReadWriter(bufio.NewReaderSize(conn, readBuffer), bufio.NewWriterSize(conn, writeBuffer)), nil
-}
-
-func (w *upgradeWriter) writeHead() error {
-	head := []byte("HTTP/1.1 101 Switching Protocols\r\n")
-	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
-		if v := w.header.Get(name); v != "" {
-			head = append(head, name+": "+v+"\r\n"...)
-		}
-	}
-	_ = w.raw.SetWriteDeadline(time.Now().Add(writeTimeout))
-	defer func() { _ = w.raw.SetWriteDeadline(time.Time{}) }()
-	_, err := w.raw.Write(append(head, "\r\n"...))
-	return err
-}
-
-// earlyConn is a connection whose first bytes have already been read.
-type earlyConn struct {
-	net.Conn
-	early []byte
-}
-
-func (c *earlyConn) Read(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		n := copy(p, c.early)
-		c.early = c.early[n:]
-		return n, nil
-	}
-	return c.Conn.Read(p)
 }

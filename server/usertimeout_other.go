@@ -3,10 +3,10 @@
 package server
 
 import (
-	"syscall"
+	"net"
 	"time"
 )
 
 // setUserTimeout does nothing here: the hub's own patience ends what a peer
 // leaves unread.
-func setUserTimeout(syscall.RawConn, time.Duration) {}
+func setUserTimeout(*net.TCPConn, time.Duration) {}

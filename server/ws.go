@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"encoding/binary"
-	"io"
-	"net"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -25,75 +23,186 @@ func (s *Server) ws(c *fiber.Ctx) error {
 	if len(c.Request().Header.Peek("Upgrade")) == 0 {
 		rule = auth.OriginOrSameOrigin // a page asks by fetch why its upgrade failed
 	}
-	st, err := s.admit(c, rule, overWebSocket)
+	a, err := s.admit(c, rule, overWebSocket)
 	if err != nil {
 		return err
 	}
-	return s.upgrade(c, st)
-}
-
-// serveWebSocket runs a stream on an upgraded connection. What we send never
-// goes through the library: it is framed once for all of a user's sockets and
-// written without waiting. The library reads; the few frames it writes by
-// itself (pong, close) come back through the fence into the socket's queue.
-func (st *stream) serveWebSocket(accept func(net.Conn) (*websocket.Conn, error), conn net.Conn) {
-	out := newTransport(conn, 0) // the hub's pings tell whether the peer lives
-	f := &fence{Conn: conn, allowance: inboundBurst, filled: time.Now()}
-	st.open(webSocket, out)
-	defer st.end()
-	f.sock = st.sock
-	lib, err := accept(f)
+	head, err := handshake(c)
 	if err != nil {
-		return
+		return err
 	}
-	defer func() { _ = lib.CloseNow() }()
-	lib.SetReadLimit(notify.MaxClientFrame)
-	st.join()
-	for st.readMessage(lib, conn) {
-	}
+	ws := &webSocketStream{}
+	s.takeOver(c, head, a, webSocket, ws)
+	return nil
 }
 
-// messageTimeout is how long a message may take from its first frame's header
-// to its last byte.
+// webSocketStream is a stream over WebSocket. What we send never goes through
+// the library: it is framed once for all of a user's sockets and written without
+// waiting. What the client sends is cut into whole messages here and parsed by
+// the library.
+type webSocketStream struct {
+	stream
+
+	mu    sync.Mutex
+	in    cutter // guarded by mu
+	quota quota  // guarded by mu
+	deaf  bool   // guarded by mu: nothing of what still comes matters
+}
+
+// messageTimeout is how long a message may take from its first byte to its last.
 const messageTimeout = 10 * time.Second
 
-// readMessage waits for one message and handles it; false ends the connection.
-func (st *stream) readMessage(lib *websocket.Conn, conn net.Conn) bool {
-	typ, r, err := lib.Reader(context.Background())
-	if err != nil {
-		return false
+// maxEarly is how much a client may send before hello, in bytes: hello waits
+// for Redis, and what the client asks for waits with it.
+const maxEarly = 16 << 10
+
+// receive implements receiver.
+func (ws *webSocketStream) receive(p []byte) bool {
+	ws.sock.Heard()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.deaf {
+		return true
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(messageTimeout))
-	data, err := io.ReadAll(r)
-	_ = conn.SetReadDeadline(time.Time{})
-	switch {
-	case err != nil:
-		return false
-	case typ != websocket.MessageText:
-		st.sock.Close(notify.CloseUnsupported, 0)
-	case !utf8.Valid(data):
-		st.sock.Close(notify.CloseNotUTF8, 0)
-	default:
-		st.frame(data)
+	if !ws.quota.spend(len(p), time.Now()) {
+		ws.close(notify.CloseMisuse)
+		return true
+	}
+	if len(ws.in.rest) > 0 {
+		p = append(ws.in.rest, p...)
+	}
+	return ws.takeLocked(p)
+}
+
+// ready is called when hello has been said after the reading began.
+func (ws *webSocketStream) ready() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if !ws.deaf && !ws.takeLocked(ws.in.rest) {
+		ws.deaf = true
+		ws.sock.End()
+	}
+}
+
+// takeLocked handles every message in p, and keeps what is left of it.
+func (ws *webSocketStream) takeLocked(p []byte) bool {
+	if !ws.greeted.Load() {
+		ws.in.keep(p)
+		if len(p) > maxEarly {
+			ws.close(notify.CloseMisuse)
+		}
+		return true
+	}
+	for !ws.deaf {
+		kind, raw, left := ws.in.cut(p)
+		switch p = left; kind {
+		case pieceNone:
+			ws.keep(left)
+			return true
+		case pieceMessage:
+			if !ws.message(raw) {
+				return false
+			}
+		case piecePing:
+			ws.sock.SendRaw(pong(raw))
+		case piecePong:
+		case pieceTooBig:
+			ws.close(notify.CloseTooBig)
+		case pieceClose:
+			refuse(raw, ws.answer)
+			return false
+		case pieceOdd:
+			refuse(raw, ws.answer)
+			ws.close(notify.CloseProtocol) // unless the library has found the words
+		}
 	}
 	return true
 }
 
-// The opcodes and bits of RFC 6455, 5.2 that we send.
+// keep remembers the beginning of a message, which must be complete in time.
+func (ws *webSocketStream) keep(left []byte) {
+	began := len(ws.in.rest) == 0
+	switch ws.in.keep(left); {
+	case len(left) == 0:
+		ws.sock.SetDeadline(time.Time{})
+	case began:
+		ws.sock.SetDeadline(time.Now().Add(messageTimeout))
+	}
+}
+
+// close says goodbye. What the client has still to say, until it has heard that,
+// is read and forgotten: a connection that is closed with something unread is
+// reset, and the goodbye lost.
+func (ws *webSocketStream) close(code notify.CloseCode) {
+	ws.sock.Close(code, 0)
+	ws.deaf, ws.in = true, cutter{}
+	ws.sock.SetDeadline(time.Time{})
+}
+
+// message handles one message; false ends the connection.
+func (ws *webSocketStream) message(raw []byte) bool {
+	typ, data, err := ws.s.parsers.parse(raw, ws.answer)
+	switch {
+	case err != nil:
+		ws.close(notify.CloseProtocol)
+	case typ != websocket.MessageText:
+		ws.sock.Close(notify.CloseUnsupported, 0)
+	case !utf8.Valid(data):
+		ws.sock.Close(notify.CloseNotUTF8, 0)
+	default:
+		ws.frame(data)
+	}
+	return true
+}
+
+// answer takes a frame that the library made: the answer to the client's close,
+// or the close of a client that broke the protocol.
+func (ws *webSocketStream) answer(frame []byte) {
+	if frame[0]&opBits != opClose {
+		return
+	}
+	switch code := closeCode(frame); code {
+	case notify.CloseProtocol, notify.CloseTooBig:
+		ws.sock.Close(code, 0)
+	default:
+		ws.sock.CloseRaw(notify.CloseNormal, frame)
+	}
+}
+
+// closeCode reads the status code of a close frame of at most 125 bytes.
+func closeCode(frame []byte) notify.CloseCode {
+	if len(frame) < 4 {
+		return notify.CloseNormal
+	}
+	return notify.CloseCode(binary.BigEndian.Uint16(frame[2:4]))
+}
+
+// A client may send this much: more closes with 4003. Messages of a client are
+// a few dozen bytes; pings and empty fragments cost it six bytes each.
 const (
-	finText  = 0x81
-	finClose = 0x88
-	finPing  = 0x89
-	opMask   = 0x0f
-	opClose  = 0x8
+	inboundRate  = 16 << 10 // bytes a second
+	inboundBurst = 64 << 10 // bytes at once
 )
+
+// quota is a token bucket; the zero value is full.
+type quota struct {
+	spent int64 // bytes, at most inboundBurst
+	at    int64 // Unix ns when spent was true
+}
+
+func (q *quota) spend(n int, now time.Time) bool {
+	ns := now.UnixNano()
+	regained := min(max(ns-q.at, 0), int64(time.Hour)) * inboundRate / int64(time.Second)
+	q.spent, q.at = max(q.spent-regained, 0)+int64(n), ns
+	return q.spent <= inboundBurst
+}
 
 // webSocketWire frames what the hub sends as unmasked text messages (RFC 6455).
 type webSocketWire struct{}
 
 var (
 	webSocket hub.Wire = &webSocketWire{}
-	pingFrame          = []byte{finPing, 0}
+	pingFrame          = []byte{finBit | opPing, 0}
 )
 
 func (*webSocketWire) Encode(m notify.Message) []byte { return textFrame(m.Frame) }
@@ -104,7 +213,7 @@ func (*webSocketWire) Chatty() bool                   { return true }
 func (*webSocketWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
 	b := textFrame(string(notify.ByeFrame(code, retryAfterMs)))
 	reason := code.Reason()
-	b = append(b, finClose, byte(2+len(reason)))
+	b = append(b, finBit|opClose, byte(2+len(reason)))
 	b = binary.BigEndian.AppendUint16(b, uint16(code))
 	return append(b, reason...)
 }
@@ -115,80 +224,13 @@ func textFrame(text string) []byte {
 	b := make([]byte, 0, 10+n)
 	switch {
 	case n < 126:
-		b = append(b, finText, byte(n))
+		b = append(b, finBit|opText, byte(n))
 	case n <= 0xffff:
-		b = append(b, finText, 126)
+		b = append(b, finBit|opText, 126)
 		b = binary.BigEndian.AppendUint16(b, uint16(n))
 	default:
-		b = append(b, finText, 127)
+		b = append(b, finBit|opText, 127)
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
 	return append(b, text...)
-}
-
-// A client may send this much: more closes with 4003. Messages of a client are
-// a few dozen bytes; pings and empty fragments cost it six bytes each.
-const (
-	inboundRate  = 16 << 10 // bytes a second
-	inboundBurst = 64 << 10 // bytes at once
-)
-
-// fence is what the library sees of the connection: reads are counted and
-// limited, writes go to the socket's queue.
-type fence struct {
-	net.Conn
-	sock *hub.Socket // set before the library sees the fence
-
-	// Owned by the reader.
-	allowance float64
-	filled    time.Time
-}
-
-func (f *fence) Read(p []byte) (int, error) {
-	n, err := f.Conn.Read(p)
-	if n > 0 {
-		f.sock.Heard()
-		if !f.spend(n) {
-			f.sock.Close(notify.CloseMisuse, 0)
-			return 0, net.ErrClosed
-		}
-	}
-	return n, err
-}
-
-// spend takes n bytes from a token bucket.
-func (f *fence) spend(n int) bool {
-	now := time.Now()
-	f.allowance = min(inboundBurst, f.allowance+now.Sub(f.filled).Seconds()*inboundRate)
-	f.filled = now
-	f.allowance -= float64(n)
-	return f.allowance >= 0
-}
-
-// Write takes one frame that the library made: a pong, the answer to the
-// client's close, or the close of a client that broke the protocol.
-func (f *fence) Write(p []byte) (int, error) {
-	frame := append([]byte(nil), p...) // the library reuses p
-	if frame[0]&opMask != opClose {
-		f.sock.SendRaw(frame)
-		return len(p), nil
-	}
-	switch code := closeCode(frame); code {
-	case notify.CloseProtocol, notify.CloseTooBig:
-		f.sock.Close(code, 0)
-	default:
-		f.sock.CloseRaw(notify.CloseNormal, frame)
-	}
-	return len(p), nil
-}
-
-func (f *fence) Close() error                     { return nil } // the transport's business
-func (f *fence) SetWriteDeadline(time.Time) error { return nil }
-
-// closeCode reads the status code of a close frame of at most 125 bytes.
-func closeCode(frame []byte) notify.CloseCode {
-	if len(frame) < 4 {
-		return notify.CloseNormal
-	}
-	return notify.CloseCode(binary.BigEndian.Uint16(frame[2:4]))
 }

@@ -47,6 +47,7 @@ type settings struct {
 	Ping                  time.Duration `default:"25s" help:"Between the pings to a connection; one that is silent for two and a half of these is ended."`
 	Drain                 time.Duration `default:"30s" help:"How long a node that is told to stop may take to send its clients away."`
 
+	EventLoop string `enum:"auto,off" default:"auto" placeholder:"auto|off" help:"Event loops read all connections; off: each has a goroutine, as it has on other systems than Linux."`
 	Demo      string `enum:"auto,on,off" default:"auto" placeholder:"auto|on|off" help:"Demo log-in: anyone as anyone. auto: only with the embedded Redis."`
 	LogFormat string `enum:"text,json,auto" default:"auto" placeholder:"text|json|auto" help:"Log lines on standard error; auto: text on a terminal, else JSON."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`

@@ -60,8 +60,7 @@ func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 	if err := g.connectRedis(); err != nil {
 		return nil, err
 	}
-	g.wire()
-	return g, nil
+	return g, g.wire()
 }
 
 func (g *gateway) connectRedis() (err error) {
@@ -79,7 +78,7 @@ func (g *gateway) connectRedis() (err error) {
 }
 
 // wire ties the rooms together; none of them knows another but through here.
-func (g *gateway) wire() {
+func (g *gateway) wire() (err error) {
 	cfg, log := g.cfg, g.log
 	perUser := cfg.MaxConnectionsPerUser
 	if perUser == 0 {
@@ -100,7 +99,7 @@ func (g *gateway) wire() {
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
-	g.server = server.New(server.Rooms{
+	g.server, err = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
 		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
@@ -110,11 +109,12 @@ func (g *gateway) wire() {
 		Page:     web.Page, Asset: web.Asset,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
-		Demo: cfg.demo, Version: version, Log: log,
+		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
 	})
-	if g.adminListener != nil {
+	if err == nil && g.adminListener != nil {
 		g.admin = server.NewAdmin(g.server)
 	}
+	return err
 }
 
 // lookup puts a session into auth's words.

@@ -1,0 +1,14 @@
+//go:build unix && !linux
+
+package server
+
+import "net"
+
+// loops are for Linux only; elsewhere each connection has a goroutine.
+type loops struct{}
+
+func newLoops(func(v any)) (*loops, error) { return nil, nil }
+
+func (*loops) adopt(*net.TCPConn) (peerConn, error) { return nil, errNotTCP }
+
+func (*loops) stop() {}
