@@ -54,7 +54,8 @@ type Broker struct {
 	offset atomic.Int64
 	start  time.Time
 
-	sub subscription
+	batches batches
+	sub     subscription
 }
 
 //go:embed publish.lua

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +20,9 @@ type Receipt struct {
 	ID    notify.ID // 0 if ephemeral
 	Nodes int       // subscriptions that Redis announced it to
 }
+
+// refused reports that Redis could not store this one of several.
+func (r Receipt) refused() bool { return r.ID < 0 }
 
 // Idempotency makes a publish happen once. The zero value means that each call
 // is a publish of its own.
@@ -39,21 +43,32 @@ type Idempotency struct {
 // on its way back, or if too few replicas had it in time (Options.WaitReplicas):
 // retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
-	call := b.newCall(drafts, idem)
+	if len(drafts) == 1 && idem.Key == "" && b.o.WaitReplicas == 0 {
+		r, err := b.publishOne(ctx, &drafts[0])
+		if err != nil {
+			return nil, false, err
+		}
+		return []Receipt{r}, false, nil
+	}
 	budget := b.o.Budget
 	if b.o.WaitReplicas > 0 {
 		budget += b.o.WaitTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
+	return b.newCall(drafts, idem, b.o.Budget).publish(ctx, b, len(drafts))
+}
+
+// publish runs the script, and reads the receipts.
+func (c *call) publish(ctx context.Context, b *Broker, drafts int) (_ []Receipt, replayed bool, _ error) {
 	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
-		v, err := call.run(ctx, b)
+		v, err := c.run(ctx, b)
 		if err != nil {
 			return nil, false, unavailable("publish", err)
 		}
 		switch verdict := v[0]; verdict {
 		case "stored", "replay":
-			receipts, err := parseReceipts(v[2:], len(drafts))
+			receipts, err := parseReceipts(v[2:], drafts)
 			if err != nil {
 				return nil, false, unavailable("publish", err)
 			}
@@ -62,7 +77,7 @@ func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempo
 			return nil, false, ErrMismatch
 		}
 	}
-	return nil, false, unavailable("publish", fmt.Errorf("refused as late by Redis's clock"))
+	return nil, false, unavailable("publish", errors.New("refused as late by Redis's clock"))
 }
 
 // call is one run of publish.lua.
@@ -71,10 +86,13 @@ type call struct {
 	lengths []byte
 	tails   []byte
 	print   string
+	until   time.Time // when the publisher gives up
+	apart   int       // 1: what cannot be stored fails alone
 }
 
-func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency) *call {
-	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print}
+// newCall prepares a run for publishers that give up after budget.
+func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, budget time.Duration) *call {
+	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print, until: time.Now().Add(budget)}
 	for i := range drafts {
 		d := &drafts[i]
 		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
@@ -113,15 +131,16 @@ func ttlMillis(d *notify.Draft) int64 {
 // run runs the script and takes Redis's time from the answer.
 func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	sent := time.Now()
-	v, err := c.eval(ctx, b, []any{
-		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(sent),
-		c.print, b.o.IdempotencyTTL.Milliseconds(),
+	text, err := c.eval(ctx, b, []any{
+		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(c.until),
+		c.print, b.o.IdempotencyTTL.Milliseconds(), c.apart,
 	})
 	if err != nil {
 		return nil, err
 	}
+	v := strings.Fields(text)
 	if len(v) < 2 {
-		return nil, fmt.Errorf("unexpected reply %q", v)
+		return nil, fmt.Errorf("unexpected reply %q", text)
 	}
 	if v[0] != "replay" {
 		b.learnTime(v[1], sent, v[0] == "late")
@@ -129,23 +148,23 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	return v, nil
 }
 
-func (c *call) eval(ctx context.Context, b *Broker, args []any) ([]string, error) {
+func (c *call) eval(ctx context.Context, b *Broker, args []any) (string, error) {
 	if b.o.WaitReplicas == 0 {
-		return publishScript.Run(ctx, b.rdb, c.keys, args...).StringSlice()
+		return publishScript.Run(ctx, b.rdb, c.keys, args...).Text()
 	}
-	v, err := c.evalAndWait(ctx, b, args)
+	text, err := c.evalAndWait(ctx, b, args)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
 		if err := publishScript.Load(ctx, b.rdb).Err(); err != nil {
-			return nil, err
+			return "", err
 		}
-		v, err = c.evalAndWait(ctx, b, args)
+		text, err = c.evalAndWait(ctx, b, args)
 	}
-	return v, err
+	return text, err
 }
 
 // evalAndWait runs the script and WAIT on one connection: WAIT counts the
 // replicas that have all writes of its own connection.
-func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) ([]string, error) {
+func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) (string, error) {
 	var script, wait *redis.Cmd
 	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		script = publishScript.EvalSha(ctx, p, c.keys, args...)
@@ -153,29 +172,29 @@ func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) ([]string
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	v, err := script.StringSlice()
-	if err != nil || len(v) > 0 && v[0] != "stored" && v[0] != "replay" {
-		return v, err
+	text, err := script.Text()
+	if verdict, _, _ := strings.Cut(text, " "); err != nil || verdict != "stored" && verdict != "replay" {
+		return text, err
 	}
 	if n, err := wait.Int(); err != nil || n < b.o.WaitReplicas {
-		return nil, fmt.Errorf("%d of %d replicas have it: %w", n, b.o.WaitReplicas, errors.Join(errReplicas, err))
+		return "", fmt.Errorf("%d of %d replicas have it: %w", n, b.o.WaitReplicas, errors.Join(errReplicas, err))
 	}
-	return v, nil
+	return text, nil
 }
 
 // errReplicas: stored and announced, but not yet safe.
 var errReplicas = errors.New("too few replicas")
 
-// deadline is the Redis time in ms after which a publish sent now is refused;
-// without any knowledge of Redis's clock there is none.
-func (b *Broker) deadline(sent time.Time) int64 {
+// deadline is until by Redis's clock, in ms: a publish that comes later is
+// refused. Without any knowledge of Redis's clock there is none.
+func (b *Broker) deadline(until time.Time) int64 {
 	offset := b.offset.Load()
 	if offset == 0 {
 		return int64(notify.MaxID)
 	}
-	return offset + sent.Sub(b.start).Milliseconds() + b.o.Budget.Milliseconds()
+	return offset + until.Sub(b.start).Milliseconds()
 }
 
 // learnTime notes Redis's time, taken while a call that began at sent was under

@@ -11,8 +11,10 @@
 --         given up and answered 503
 --       6 fingerprint of the request, '' without an idempotency key
 --       7 lifetime of the idempotency key, ms
--- Returns {verdict, time in ms, id, receivers, id, receivers, …}; id 0 for an
--- ephemeral one. Verdicts: 'stored', 'replay' (the first answer again, its
+--       8 '1' if they are of different publishers: one that cannot be stored
+--         does not fail the others
+-- Returns "<verdict> <time in ms> <id> <receivers> <id> <receivers> …"; id 0 for
+-- an ephemeral one, -1 for one that could not be stored. Verdicts: 'stored', 'replay' (the first answer again, its
 -- time included), 'mismatch' (same key, another request), 'late'.
 local call = redis.call
 local t = call('TIME')
@@ -21,26 +23,29 @@ local int = function(n) return string.format('%d', n) end
 local ts = int(now)
 
 if now > tonumber(ARGV[5]) then
-  return {'late', ts}
+  return 'late ' .. ts
 end
 local idem = ARGV[6] ~= '' and KEYS[#KEYS]
 if idem then
   local first = call('HMGET', idem, 'print', 'answer')
   if first[1] then
     if first[1] ~= ARGV[6] then
-      return {'mismatch', ts}
+      return 'mismatch ' .. ts
     end
-    local answer = {'replay'}
-    for part in string.gmatch(first[2], '%d+') do
-      answer[#answer + 1] = part
-    end
-    return answer
+    return 'replay ' .. first[2]
   end
 end
 
+-- Expiries are renewed by the first notification in each slack of time, and
+-- reach that much further.
+local retention, limit = tonumber(ARGV[2]), tonumber(ARGV[1])
+local slack = math.max(1, math.min(3600000, math.floor(retention / 16)))
+local keepLog, keepState = int(retention + slack), int(retention + slack + 2592000000) -- stateAfterLog: 30 days
+local oldest, period = int(now - retention), math.floor(now / slack)
+
 -- Appends a notification to its user's log; returns its id and frame.
 local function store(k, tail, ttl)
-  local log, state, limit = KEYS[k], KEYS[k + 1], tonumber(ARGV[1])
+  local log, state = KEYS[k], KEYS[k + 1]
   local s = call('HMGET', state, 'last', 'seq')
   local last, seq = s[1] or '0', (s[2] or 0) + 1
   if not s[1] then -- the state was lost: never reuse an id that the log still has
@@ -51,17 +56,19 @@ local function store(k, tail, ttl)
   end
   local id = now > tonumber(last) and ts or int(last + 1)
   local frame = '{"type":"notification","id":' .. id .. ',"prev":' .. last .. ',"ts":' .. ts .. ',' .. tail
-  local oldest, expires = int(now - ARGV[2]), ttl > 0 and int(now + ttl) or '0'
+  local expires, number = ttl > 0 and int(now + ttl) or '0', int(seq)
   -- Numbered as they are, the log can only be too long once seq exceeds its length.
   if seq > limit then
-    call('XADD', log, 'MAXLEN', ARGV[1], id .. '-0', 'f', frame, 'n', int(seq), 'x', expires)
+    call('XADD', log, 'MAXLEN', ARGV[1], id .. '-0', 'f', frame, 'n', number, 'x', expires)
     call('XTRIM', log, 'MINID', oldest)
   else
-    call('XADD', log, 'MINID', oldest, id .. '-0', 'f', frame, 'n', int(seq), 'x', expires)
+    call('XADD', log, 'MINID', oldest, id .. '-0', 'f', frame, 'n', number, 'x', expires)
   end
-  call('PEXPIRE', log, ARGV[2])
-  call('HSET', state, 'last', id, 'seq', int(seq))
-  call('PEXPIRE', state, int(ARGV[2] + 2592000000)) -- stateAfterLog: 30 days
+  call('HSET', state, 'last', id, 'seq', number)
+  if not s[1] or math.floor(last / slack) ~= period then
+    call('PEXPIRE', log, keepLog)
+    call('PEXPIRE', state, keepState)
+  end
   if seq % limit == 0 then -- forget what was trimmed, once in a log's length
     local first = call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     for _, old in ipairs(call('ZRANGE', KEYS[k + 2], 0, -1)) do
@@ -72,7 +79,7 @@ local function store(k, tail, ttl)
   end
   if ttl > 0 then
     call('ZADD', KEYS[k + 2], expires, id)
-    call('PEXPIRE', KEYS[k + 2], ARGV[2])
+    call('PEXPIRE', KEYS[k + 2], keepLog)
   end
   return id, frame
 end
@@ -89,7 +96,14 @@ for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
   if ttl < 0 then
     frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
   else
-    id, frame = store(k, tail, ttl)
+    local ok
+    ok, id, frame = pcall(store, k, tail, ttl)
+    if not ok then
+      if ARGV[8] ~= '1' then
+        return id -- the error
+      end
+      id, frame = '-1', false
+    end
   end
   frames[#frames + 1] = frame
   answer[#answer + 1] = id
@@ -98,11 +112,13 @@ for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
 end
 
 for i, frame in ipairs(frames) do
-  local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
-  answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
+  if frame then
+    local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
+    answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
+  end
 end
 if idem then
   call('HSET', idem, 'print', ARGV[6], 'answer', table.concat(answer, ' ', 2))
   call('PEXPIRE', idem, ARGV[7])
 end
-return answer
+return table.concat(answer, ' ')

@@ -54,14 +54,16 @@ type Options struct {
 // Hub is the set of this process's sockets, sharded by user id.
 type Hub struct {
 	// Static after construction.
-	o     Options
-	seed  maphash.Seed
-	wheel *wheel
+	o      Options
+	seed   maphash.Seed
+	wheel  *wheel
+	fanMin int // sockets from which on a user is served by a fanout
 
 	shards  [shards]shard
 	sockets atomic.Int64 // joined and not yet left
 	stats   stats
 	revoked revocations
+	fans    sync.WaitGroup
 
 	drainMu  sync.Mutex
 	draining atomic.Bool
@@ -86,6 +88,7 @@ type user struct {
 	last      notify.ID // guarded by mu: every live socket has been sent everything up to here
 	seen      notify.ID // guarded by mu: newest id announced to this node or read by a live socket; never below last
 	repairing bool      // guarded by mu: Behind was called, Repaired not yet
+	fan       *fanout   // guarded by mu: nil unless something waits for its sockets
 }
 
 // New returns a hub and starts its timing wheel; Close ends it.
@@ -108,7 +111,7 @@ func New(o Options) *Hub {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Hub{o: o, seed: maphash.MakeSeed(), empty: make(chan struct{})}
+	h := &Hub{o: o, seed: maphash.MakeSeed(), fanMin: fanMin, empty: make(chan struct{})}
 	for i := range h.shards {
 		h.shards[i].users = make(map[string]*user)
 	}
@@ -124,6 +127,7 @@ func (h *Hub) Close() {
 		s.abort()
 	}
 	h.wheel.stop()
+	h.fans.Wait()
 }
 
 func (h *Hub) shard(userID string) *shard {
@@ -153,10 +157,7 @@ func (h *Hub) Deliver(userID string, m notify.Message) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if m.ID == 0 {
-		h.sendLocked(u, m, func(s *Socket) bool {
-			s.missed = s.missed || !s.greeted
-			return s.greeted
-		})
+		h.sendEphemeralLocked(u, m)
 		return
 	}
 	if m.ID <= u.seen && m.ID <= u.last {
@@ -168,8 +169,8 @@ func (h *Hub) Deliver(userID string, m notify.Message) {
 	case u.live == 0 || u.repairing:
 	case m.Prev != u.last:
 		h.behindLocked(u)
-	default:
-		h.appendLocked(u, m)
+	case !h.appendLocked(u, m):
+		h.behindLocked(u)
 	}
 }
 
@@ -182,28 +183,45 @@ func (h *Hub) behindLocked(u *user) {
 	}
 }
 
-// appendLocked sends the next stored notification to the live sockets.
-func (h *Hub) appendLocked(u *user, m notify.Message) {
-	u.last = m.ID
-	u.seen = max(u.seen, m.ID)
-	h.sendLocked(u, m, func(s *Socket) bool {
-		if !s.live || s.last >= m.ID {
-			return false
-		}
-		s.last = m.ID
+// appendLocked sends the next stored notification to the live sockets; false if
+// there are many, and no room for what they have still to be sent.
+func (h *Hub) appendLocked(u *user, m notify.Message) bool {
+	fans := h.fansLocked(u)
+	if fans && !h.fanLocked(u, m) {
+		return false
+	}
+	u.last, u.seen = m.ID, max(u.seen, m.ID)
+	if fans {
 		return true
-	})
-}
-
-// sendLocked encodes m once for each kind of wire and gives the same bytes to
-// every socket of u that wants them.
-func (h *Hub) sendLocked(u *user, m notify.Message, wants func(*Socket) bool) {
+	}
 	var enc encodings
 	for _, s := range u.sockets {
-		if wants(s) {
+		if s.live && s.last < m.ID {
+			s.last = m.ID
 			h.stats.delivered.Add(1)
 			s.send(enc.of(s.wire, m))
 		}
+	}
+	return true
+}
+
+// sendEphemeralLocked sends what is not stored to the sockets that have been
+// greeted; the others note that they have missed something.
+func (h *Hub) sendEphemeralLocked(u *user, m notify.Message) {
+	if h.fansLocked(u) {
+		if !h.fanLocked(u, m) {
+			h.stats.shed.Add(1)
+		}
+		return
+	}
+	var enc encodings
+	for _, s := range u.sockets {
+		if !s.greeted {
+			s.missed = true
+			continue
+		}
+		h.stats.delivered.Add(1)
+		s.send(enc.of(s.wire, m))
 	}
 }
 
@@ -251,14 +269,18 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 			continue
 		}
 		if m.Prev != u.last {
+			h.settleLocked(u)
 			h.gapLocked(u, m)
 		}
 		if m.Frame == "" { // expired: it counts for the chain only
+			h.settleLocked(u)
 			h.skipLocked(u, m.ID)
 			continue
 		}
 		h.stats.repaired.Add(1)
-		h.appendLocked(u, m)
+		for !h.appendLocked(u, m) {
+			h.settleLocked(u)
+		}
 	}
 }
 
@@ -313,6 +335,7 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 	}
 	u.repairing = false
 	if end := max(newest, target); u.live > 0 && u.last < end {
+		h.settleLocked(u)
 		for _, s := range u.sockets {
 			if s.live && s.last < end {
 				s.Lose(end) // announced or counted, but no longer in the log

@@ -506,6 +506,11 @@ func TestDrain(t *testing.T) {
 // published to a log and announced, some announcements lost, and checks that
 // each socket got an unbroken run from where it began.
 func TestConcurrently(t *testing.T) {
+	t.Run("direct", func(t *testing.T) { testConcurrently(t, fanMin) })
+	t.Run("fanout", func(t *testing.T) { testConcurrently(t, 2) })
+}
+
+func testConcurrently(t *testing.T, fanMin int) {
 	const users, messages, visits = 4, 400, 40
 	type log struct {
 		mu      sync.Mutex
@@ -523,6 +528,7 @@ func TestConcurrently(t *testing.T) {
 	}
 	behind := make(chan string, users*messages)
 	h := newHub(t, Options{MaxPerUser: -1, Behind: func(id string) { behind <- id }})
+	h.fanMin = fanMin
 	repair := func(id string) {
 		for {
 			target := h.Target(id)
@@ -625,12 +631,15 @@ func BenchmarkDeliver(b *testing.B) {
 				s.Greet([]byte("hello"), 0)
 				s.GoLive(0)
 			}
-			frame := strings.Repeat("x", 200)
+			u, frame := h.user("a"), strings.Repeat("x", 200)
 			b.ReportAllocs()
 			id := notify.ID(0)
 			for b.Loop() {
 				h.Deliver("a", notify.Message{Event: "notification", ID: id + 1, Prev: id, Frame: frame})
 				id++
+				u.mu.Lock()
+				h.settleLocked(u) // many sockets are served beside
+				u.mu.Unlock()
 			}
 		})
 	}

@@ -14,12 +14,13 @@ type Stats struct {
 	Repairs    uint64 // times a user's stream had to be read from the log
 	Repaired   uint64 // messages delivered by repairs
 	Gaps       uint64 // gap frames, to one socket or all of a user
+	Shed       uint64 // ephemeral messages dropped because too much waited for a user's many sockets
 	Dead       uint64 // sockets ended because nothing was heard from the peer
 	Closed     map[notify.CloseCode]uint64
 }
 
 type stats struct {
-	delivered, absent, duplicates, repairs, repaired, gaps, dead atomic.Uint64
+	delivered, absent, duplicates, repairs, repaired, gaps, shed, dead atomic.Uint64
 
 	closed [len(closeCodes)]atomic.Uint64
 }
@@ -48,6 +49,6 @@ func (h *Hub) Stats() Stats {
 	return Stats{
 		Delivered: h.stats.delivered.Load(), Absent: h.stats.absent.Load(), Duplicates: h.stats.duplicates.Load(),
 		Repairs: h.stats.repairs.Load(), Repaired: h.stats.repaired.Load(), Gaps: h.stats.gaps.Load(),
-		Dead: h.stats.dead.Load(), Closed: closed,
+		Shed: h.stats.shed.Load(), Dead: h.stats.dead.Load(), Closed: closed,
 	}
 }

@@ -37,6 +37,7 @@ var (
 	descRepairs       = desc("repairs_total", "Times a user's stream was read from the log to fill a hole.")
 	descRepaired      = desc("messages_repaired_total", "Messages delivered by repairs.")
 	descGaps          = desc("gaps_total", "Times clients were told that something cannot be had here.")
+	descShed          = desc("messages_shed_total", "Ephemeral messages dropped because too much waited for a user's many connections.")
 	descDead          = desc("connections_dead_total", "Connections ended because the peer was gone.")
 	descClosed        = desc("connections_closed_total", "Connections closed by the gateway, by close code.", "code")
 	descReceived      = desc("subscription_messages_total", "Messages received over the subscription, canaries included.")
@@ -75,6 +76,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descRepairs, h.Repairs)
 	count(descRepaired, h.Repaired)
 	count(descGaps, h.Gaps)
+	count(descShed, h.Shed)
 	count(descDead, h.Dead)
 	for code, n := range h.Closed {
 		count(descClosed, n, strconv.Itoa(int(code)))

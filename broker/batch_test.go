@@ -1,0 +1,164 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redistest"
+	"herald/notify"
+)
+
+// gate is a hook that holds scripts back until the test lets them pass.
+type gate struct {
+	pass  chan struct{}
+	calls atomic.Int64
+}
+
+func (g *gate) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+
+func (g *gate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" {
+			g.calls.Add(1)
+			<-g.pass
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// gated is a broker whose scripts wait, on a client that knows the script already.
+func gated(t *testing.T, rdb *redis.Client, o Options) (*Broker, *gate) {
+	t.Helper()
+	publish(t, New(rdb, Options{Budget: patience}), draft("warm", "1"))
+	g := &gate{pass: make(chan struct{})}
+	rdb.AddHook(g)
+	return New(rdb, o), g
+}
+
+func (b *Broker) awaitLine(n int) {
+	for {
+		b.batches.mu.Lock()
+		waiting := len(b.batches.line)
+		b.batches.mu.Unlock()
+		if waiting == n {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// What comes while a call is in flight goes as one call, in order of arrival,
+// and everyone gets the receipt of what is its own.
+func TestPublishesThatWaitGoTogether(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		b, g := gated(t, rdb, Options{Budget: patience})
+		var wg sync.WaitGroup
+		receipts := make([]Receipt, maxBatch+10)
+		for i := range receipts {
+			wg.Go(func() { receipts[i] = publish(t, b, draft(fmt.Sprint("u", i%7), fmt.Sprint(i)))[0] })
+			if i > 0 {
+				b.awaitLine(i)
+			} else {
+				for g.calls.Load() == 0 {
+					runtime.Gosched()
+				}
+			}
+		}
+		close(g.pass)
+		wg.Wait()
+		if n := g.calls.Load(); n != 3 {
+			t.Errorf("%d calls for 1, %d and 9 publishes", n, maxBatch)
+		}
+		for user := range 7 {
+			log := readAll(t, b, fmt.Sprint("u", user))
+			for i, n := 0, user; n < len(receipts); i, n = i+1, n+7 {
+				if log[i].ID != receipts[n].ID || !strings.HasSuffix(log[i].Frame, fmt.Sprintf(`"message":%d}`, n)) {
+					t.Errorf("publish %d has receipt %d, the log %s", n, receipts[n].ID, log[i].Frame)
+				}
+			}
+		}
+	})
+}
+
+// Somebody whose log is not a stream costs nobody else a message.
+func TestPublishThatFailsFailsAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		b, g := gated(t, rdb, Options{Budget: patience})
+		if err := rdb.Set(t.Context(), logKey("bad"), "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, 4)
+		for i, user := range []string{"first", "a", "bad", "b"} {
+			wg.Go(func() { _, _, errs[i] = b.Publish(t.Context(), []notify.Draft{draft(user, "1")}, Idempotency{}) })
+			if i > 0 {
+				b.awaitLine(i)
+			} else {
+				for g.calls.Load() == 0 {
+					runtime.Gosched()
+				}
+			}
+		}
+		close(g.pass)
+		wg.Wait()
+		if errs[0] != nil || errs[1] != nil || errs[3] != nil || !errors.Is(errs[2], ErrUnavailable) {
+			t.Errorf("%v", errs)
+		}
+		for _, user := range []string{"a", "b"} {
+			if n := len(readAll(t, b, user)); n != 1 {
+				t.Errorf("%s has %d", user, n)
+			}
+		}
+	})
+}
+
+// While Redis is stopped each publish is answered within its own budget, however
+// many wait, and nothing of it is stored when Redis goes on.
+func TestStoppedRedisHoldsNoLineUp(t *testing.T) {
+	srv := redistest.Start(t)
+	rdb := client(t, srv.Addr)
+	const budget = 200 * time.Millisecond
+	b := New(rdb, Options{Budget: budget})
+	publish(t, b, draft("a", "1"))
+	srv.Stop()
+	var wg sync.WaitGroup
+	var late atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				began := time.Now()
+				if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("a", "2")}, Idempotency{}); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("published to a stopped Redis: %v", err)
+				}
+				if time.Since(began) > budget+5*time.Second {
+					late.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	srv.Continue()
+	if n := late.Load(); n > 0 {
+		t.Errorf("%d publishes waited for others' budgets", n)
+	}
+	publish(t, b, draft("a", "3"))
+	if log := readAll(t, b, "a"); len(log) != 2 {
+		t.Errorf("the log has %d entries: what was refused was stored", len(log))
+	}
+}
