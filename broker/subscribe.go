@@ -250,9 +250,12 @@ func (b *Broker) receiveMessage(userID, payload string, h Handlers) {
 		return
 	}
 	b.sub.foreign.Add(1)
-	frame := notify.AppendEphemeral(nil, &notify.Draft{Message: raw}, time.Now().UnixMilli())
-	h.Deliver(userID, notify.Message{Event: "notification", Frame: string(frame)})
+	frame := notify.AppendEphemeral(make([]byte, 0, foreignHead+len(raw)), &notify.Draft{Message: raw}, time.Now().UnixMilli())
+	h.Deliver(userID, notify.Message{Event: "notification", Frame: unsafe.String(&frame[0], len(frame))})
 }
+
+// foreignHead is room for what stands around another program's message in a frame.
+const foreignHead = 80
 
 // drop counts a message that is delivered to nobody, and logs one a second.
 func (b *Broker) drop(why, ch string) {

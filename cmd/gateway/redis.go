@@ -31,6 +31,7 @@ func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: must be redis://[user:pass@]host:port[/db] or rediss://…: %w", hideURL(err, url))
 	}
+	o.Protocol = 2 // what 3 adds is looked for before every command, and not used here
 	o.MaxRetries = -1
 	o.DialerRetries = 1
 	o.ContextTimeoutEnabled = true
