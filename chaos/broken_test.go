@@ -42,12 +42,16 @@ var breaks = []struct {
 	{
 		name: "reads the log before it joins",
 		changes: []substitution{
-			{"server/stream.go", "misuse int // frames that meant nothing", "misuse int\nbefore broker.State\npages broker.Page"},
+			{"server/stream.go", "misuse  atomic.Int32 // frames that meant nothing", "misuse atomic.Int32\nbefore broker.State\npages broker.Page"},
 			{"server/stream.go", "	if err := st.s.Hub.Join(", `
 	st.before, _ = st.state()
-	st.pages, _ = st.s.Broker.After(st.ctx, st.visitor.UserID, st.position(st.before), broker.MaxPage, pageBytes)
+	from := st.before.Last
+	if a.resuming {
+		from = a.resume
+	}
+	st.pages, _ = st.s.Broker.After(st.s.ctx, a.UserID, from, broker.MaxPage, pageBytes)
 	if err := st.s.Hub.Join(`},
-			{"server/stream.go", "if state, err := st.s.Broker.State(st.ctx, st.visitor.UserID); err == nil {", "if state := st.before; true {"},
+			{"server/stream.go", "if state, err := st.s.Broker.State(st.s.ctx, a.UserID); err == nil {", "if state := st.before; true {"},
 			{"server/stream.go", "page, ok := st.page()", "page, ok := st.pages, true"},
 		},
 		scenario: "clients resume over a slow link",
