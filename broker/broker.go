@@ -34,7 +34,7 @@ var (
 // Options configures a Broker. The zero value works.
 type Options struct {
 	LogLength      int           // notifications kept per user; default 1000
-	LogRetention   time.Duration // how long they are kept; default 7 days
+	LogRetention   time.Duration // how long they are kept, and up to a sixteenth of it longer, at most an hour; default 7 days
 	Budget         time.Duration // the longest a call to Redis may take; default 400 ms
 	IdempotencyTTL time.Duration // how long an idempotency key is kept; default 24 h
 	WaitReplicas   int           // replicas that must have a publish before it is acknowledged; default none

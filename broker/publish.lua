@@ -36,8 +36,8 @@ if idem then
   end
 end
 
--- Expiries are renewed by the first notification in each slack of time, and
--- reach that much further.
+-- What is too old is forgotten, and expiries are renewed, by the first
+-- notification in each slack of time: retention is that much longer than it says.
 local retention, limit = tonumber(ARGV[2]), tonumber(ARGV[1])
 local slack = math.max(1, math.min(3600000, math.floor(retention / 16)))
 local keepLog, keepState = int(retention + slack), int(retention + slack + 2592000000) -- stateAfterLog: 30 days
@@ -59,13 +59,13 @@ local function store(k, tail, ttl)
   local expires, number = ttl > 0 and int(now + ttl) or '0', int(seq)
   -- Numbered as they are, the log can only be too long once seq exceeds its length.
   if seq > limit then
-    call('XADD', log, 'MAXLEN', ARGV[1], id .. '-0', 'f', frame, 'n', number, 'x', expires)
-    call('XTRIM', log, 'MINID', oldest)
+    call('XADD', log, 'MAXLEN', limit, id .. '-0', 'f', frame, 'n', number, 'x', expires)
   else
-    call('XADD', log, 'MINID', oldest, id .. '-0', 'f', frame, 'n', number, 'x', expires)
+    call('XADD', log, id .. '-0', 'f', frame, 'n', number, 'x', expires)
   end
   call('HSET', state, 'last', id, 'seq', number)
   if not s[1] or math.floor(last / slack) ~= period then
+    call('XTRIM', log, 'MINID', oldest)
     call('PEXPIRE', log, keepLog)
     call('PEXPIRE', state, keepState)
   end
