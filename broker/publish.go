@@ -93,6 +93,7 @@ type call struct {
 // newCall prepares a run for publishers that give up after budget.
 func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, budget time.Duration) *call {
 	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print, until: time.Now().Add(budget)}
+	c.lengths, c.tails = make([]byte, 0, 8*len(drafts)), make([]byte, 0, tailRoom(drafts))
 	for i := range drafts {
 		d := &drafts[i]
 		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
@@ -114,6 +115,16 @@ func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, budget time.Du
 	h := sha256.Sum256([]byte(idem.Key))
 	c.keys = append(c.keys, idempotencyKey(idem.Client, hex.EncodeToString(h[:])))
 	return c
+}
+
+// tailRoom is about what the tails take, in bytes.
+func tailRoom(drafts []notify.Draft) (n int) {
+	for i := range drafts {
+		if d := &drafts[i]; i == 0 || !sameTail(d, &drafts[i-1]) {
+			n += len(d.Message) + len(d.Kind) + len(d.TraceParent) + 64
+		}
+	}
+	return n
 }
 
 func sameTail(a, b *notify.Draft) bool {
