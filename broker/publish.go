@@ -39,7 +39,11 @@ type Idempotency struct {
 // on its way back, or if too few replicas had it in time (Options.WaitReplicas):
 // retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
-	call := b.newCall(drafts, idem)
+	return b.publish(ctx, drafts, idem, nil)
+}
+
+func (b *Broker) publish(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
+	call := b.newCall(drafts, idem, tickets)
 	budget := b.o.Budget
 	if b.o.WaitReplicas > 0 {
 		budget += b.o.WaitTimeout
@@ -71,13 +75,18 @@ type call struct {
 	lengths []byte
 	tails   []byte
 	print   string
+	tickets []byte
 }
 
-func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency) *call {
-	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print}
+func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Ticket) *call {
+	c := &call{keys: make([]string, 0, 3*len(drafts)+len(tickets)+1), print: idem.Print}
 	for i := range drafts {
 		d := &drafts[i]
 		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
+		if tickets != nil {
+			c.keys = append(c.keys, tickets[i].Key)
+			c.tickets = append(append(c.tickets, tickets[i].Field...), ' ')
+		}
 		size := 0
 		if i == 0 || !sameTail(d, &drafts[i-1]) {
 			before := len(c.tails)
@@ -115,7 +124,7 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	sent := time.Now()
 	v, err := c.eval(ctx, b, []any{
 		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(sent),
-		c.print, b.o.IdempotencyTTL.Milliseconds(),
+		c.print, b.o.IdempotencyTTL.Milliseconds(), c.tickets,
 	})
 	if err != nil {
 		return nil, err
