@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -220,37 +219,7 @@ func TestScheduledBatch(t *testing.T) {
 func TestScheduledOnce(t *testing.T) {
 	a, b, _ := twoNodes(t)
 	const body, key = `{"userIds":["alice","bob"],"message":1,"delay":1000}`, `Idempotency-Key: "s-1"`
-	answers := make([]gatewaytest.Answer, 50)
-	var all sync.WaitGroup
-	for i := range answers {
-		all.Go(func() {
-			node := []*gatewaytest.Gateway{a, b}[i%2]
-			for answers[i].Status != 200 {
-				var err error
-				answers[i], err = node.Try("POST", "/notify", body, gatewaytest.BearerKey, key)
-				switch {
-				case err != nil, answers[i].Status != 200 && answers[i].Status != 409 && answers[i].Status != 503:
-					t.Errorf("%d %s, %v", answers[i].Status, answers[i].Body, err)
-					return
-				case answers[i].Status == 409 && answers[i].Header.Get("Retry-After") != "1":
-					t.Errorf("409 with %v", answers[i].Header)
-				}
-			}
-		})
-	}
-	all.Wait()
-	firsts := 0
-	for _, answer := range answers {
-		if answer.Header.Get("Idempotency-Replay") == "" {
-			firsts++
-		}
-		if answer.Body != answers[0].Body {
-			t.Errorf("answers %s and %s", answer.Body, answers[0].Body)
-		}
-	}
-	if firsts > 1 {
-		t.Errorf("%d answers are no replay", firsts)
-	}
+	retryAtOnce(t, a, b, "/notify", body, key)
 	for _, user := range []string{"alice", "bob"} {
 		if p := scheduledOf(t, a, user, ""); len(p.Scheduled) != 1 {
 			t.Errorf("%s has %d scheduled", user, len(p.Scheduled))
