@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,6 +126,73 @@ func TestScheduledSurvivesKills(t *testing.T) {
 	awaitAllDelivered(t, r)
 	late := checkLogged(t, nodes[0], n, users, when)
 	t.Logf("seed %d: %d kills; late p50 %v, max %v", seed, kills, late[len(late)/2], late[len(late)-1])
+}
+
+// Nodes are killed while publishers schedule with keys, each until it is told
+// 200: each request counts once, also where a node died between its work and the
+// record of it, and what it had scheduled was delivered meanwhile.
+func TestScheduledOnceThroughKills(t *testing.T) {
+	r := redistest.Start(t)
+	start := func() *gatewaytest.Gateway { return gatewaytest.Start(t, gatewaytest.Settings(r.URL(), "HERALD_LOG_LENGTH=100000")...) }
+	var mu sync.Mutex
+	nodes := []*gatewaytest.Gateway{start(), start()} // guarded by mu
+	node := func(i int) *gatewaytest.Gateway {
+		mu.Lock()
+		defer mu.Unlock()
+		return nodes[i%len(nodes)]
+	}
+	const publishers, kills = 8, 25
+	var all sync.WaitGroup
+	var enough atomic.Bool
+	var retried atomic.Int64
+	var requests [publishers]int
+	for p := range publishers {
+		all.Go(func() {
+			for i := 0; !enough.Load(); i++ {
+				requests[p] = i + 1
+				time.Sleep(2 * time.Millisecond) // else one user may have too much scheduled
+				body := fmt.Sprintf(`{"notifications":[{"userId":"user-%d","message":"now %d"},{"userId":"user-%d","message":"later %d","delay":1}]}`, p, i, p, i)
+				key := fmt.Sprintf("Idempotency-Key: %d-%d", p, i)
+				for try := i; ; try++ {
+					answer, err := node(try).Try("POST", "/notify/batch", body, gatewaytest.BearerKey, key)
+					if err == nil && answer.Status == 200 {
+						break
+					}
+					if err == nil && answer.Status != 409 && answer.Status != 503 {
+						t.Errorf("%d %s", answer.Status, answer.Body)
+						return
+					}
+					retried.Add(1)
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for i := range kills {
+		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+		node(i).Kill()
+		fresh := start()
+		mu.Lock()
+		nodes[i%2] = fresh
+		mu.Unlock()
+	}
+	enough.Store(true)
+	all.Wait()
+	awaitAllDelivered(t, r)
+	for p := range publishers {
+		seen := map[string]int{}
+		for _, m := range logged(t, node(0), fmt.Sprint("user-", p)) {
+			seen[string(m.Message)]++
+		}
+		for i := range requests[p] {
+			for _, text := range []string{fmt.Sprintf(`"now %d"`, i), fmt.Sprintf(`"later %d"`, i)} {
+				if seen[text] != 1 {
+					t.Errorf("user-%d got %s %d times", p, text, seen[text])
+				}
+			}
+		}
+	}
+	t.Logf("%d requests of each publisher, %d repetitions", requests, retried.Load())
 }
 
 // 10,000 that are due in the same moment are delivered within a second, while a
