@@ -45,7 +45,7 @@ func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempo
 func (b *Broker) publish(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
 	call := b.newCall(drafts, idem, tickets)
 	budget := b.o.Budget
-	if b.o.WaitReplicas > 0 {
+	if call.waits(b) {
 		budget += b.o.WaitTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, budget)
@@ -138,8 +138,12 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	return v, nil
 }
 
+// waits reports whether replicas must have it. They need not for what has
+// tickets: one that takes over without the publish has its ticket still.
+func (c *call) waits(b *Broker) bool { return b.o.WaitReplicas > 0 && c.tickets == nil }
+
 func (c *call) eval(ctx context.Context, b *Broker, args []any) ([]string, error) {
-	if b.o.WaitReplicas == 0 {
+	if !c.waits(b) {
 		return publishScript.Run(ctx, b.rdb, c.keys, args...).StringSlice()
 	}
 	v, err := c.evalAndWait(ctx, b, args)

@@ -17,7 +17,8 @@ type Ticket struct{ Key, Field string }
 // ticket is never good for two. There must be a ticket for each draft. Drafts
 // that were left out have a receipt with Nodes -1.
 //
-// After ErrUnavailable it may be repeated as it is, or in parts.
+// After ErrUnavailable it may be repeated as it is, or in parts. It never waits
+// for replicas: one that takes over without the publish has the ticket still.
 func (b *Broker) PublishHeld(ctx context.Context, drafts []notify.Draft, tickets []Ticket) ([]Receipt, error) {
 	if len(tickets) != len(drafts) {
 		return nil, fmt.Errorf("publish: %d tickets for %d notifications", len(tickets), len(drafts))

@@ -133,7 +133,9 @@ func TestScheduledSurvivesKills(t *testing.T) {
 // record of it, and what it had scheduled was delivered meanwhile.
 func TestScheduledOnceThroughKills(t *testing.T) {
 	r := redistest.Start(t)
-	start := func() *gatewaytest.Gateway { return gatewaytest.Start(t, gatewaytest.Settings(r.URL(), "HERALD_LOG_LENGTH=100000")...) }
+	start := func() *gatewaytest.Gateway {
+		return gatewaytest.Start(t, gatewaytest.Settings(r.URL(), "HERALD_LOG_LENGTH=100000")...)
+	}
 	var mu sync.Mutex
 	nodes := []*gatewaytest.Gateway{start(), start()} // guarded by mu
 	node := func(i int) *gatewaytest.Gateway {

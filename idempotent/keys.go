@@ -7,6 +7,8 @@ import (
 
 // recordKey: hash; print (fingerprint of the request), token (of the newest
 // attempt), until (Unix ms when its lease ends), result (once there is one).
+// The broker's keys have the same form, where the namespace is a client: a key
+// that was used for a publish is refused for anything else, and the other way round.
 // Effects that are guarded in the same Redis keep fields of their own in it
 // (Attempt.Key). Lives for Options.Keep after it was last claimed, extended or
 // recorded.
