@@ -141,8 +141,8 @@ func (b *Broker) publishBatch(ctx context.Context, batch []*pending) ([]Receipt,
 	left := time.Until(batch[0].deadline)
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	c := b.newCall(drafts, Idempotency{}, left)
-	c.apart = 1
+	c := b.newCall(drafts, Idempotency{}, nil, left)
+	c.mode = apart
 	receipts, _, err := c.publish(ctx, b, len(drafts))
 	return receipts, err
 }

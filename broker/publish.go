@@ -50,13 +50,18 @@ func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempo
 		}
 		return []Receipt{r}, false, nil
 	}
+	return b.publish(ctx, drafts, idem, nil)
+}
+
+func (b *Broker) publish(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
+	call := b.newCall(drafts, idem, tickets, b.o.Budget)
 	budget := b.o.Budget
-	if b.o.WaitReplicas > 0 {
+	if call.waits(b) {
 		budget += b.o.WaitTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	return b.newCall(drafts, idem, b.o.Budget).publish(ctx, b, len(drafts))
+	return call.publish(ctx, b, len(drafts))
 }
 
 // publish runs the script, and reads the receipts.
@@ -87,16 +92,27 @@ type call struct {
 	tails   []byte
 	print   string
 	until   time.Time // when the publisher gives up
-	apart   int       // 1: what cannot be stored fails alone
+	mode    []byte    // ARGV[8]: nothing, apart, or tickets
+	held    bool      // it has tickets
 }
 
+// apart is the mode of publishes that fail each for itself.
+var apart = []byte("apart")
+
 // newCall prepares a run for publishers that give up after budget.
-func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, budget time.Duration) *call {
-	c := &call{keys: make([]string, 0, 3*len(drafts)+1), print: idem.Print, until: time.Now().Add(budget)}
+func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Ticket, budget time.Duration) *call {
+	c := &call{
+		keys:  make([]string, 0, 3*len(drafts)+len(tickets)+1),
+		print: idem.Print, until: time.Now().Add(budget), held: tickets != nil,
+	}
 	c.lengths, c.tails = make([]byte, 0, 8*len(drafts)), make([]byte, 0, tailRoom(drafts))
 	for i := range drafts {
 		d := &drafts[i]
 		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
+		if tickets != nil {
+			c.keys = append(c.keys, tickets[i].Key)
+			c.mode = append(append(c.mode, tickets[i].Field...), ' ')
+		}
 		size := 0
 		if i == 0 || !sameTail(d, &drafts[i-1]) {
 			before := len(c.tails)
@@ -144,7 +160,7 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	sent := time.Now()
 	text, err := c.eval(ctx, b, []any{
 		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(c.until),
-		c.print, b.o.IdempotencyTTL.Milliseconds(), c.apart,
+		c.print, b.o.IdempotencyTTL.Milliseconds(), c.mode,
 	})
 	if err != nil {
 		return nil, err
@@ -159,8 +175,12 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	return v, nil
 }
 
+// waits reports whether replicas must have it. They need not for what has
+// tickets: one that takes over without the publish has its ticket still.
+func (c *call) waits(b *Broker) bool { return b.o.WaitReplicas > 0 && !c.held }
+
 func (c *call) eval(ctx context.Context, b *Broker, args []any) (string, error) {
-	if b.o.WaitReplicas == 0 {
+	if !c.waits(b) {
 		return publishScript.Run(ctx, b.rdb, c.keys, args...).Text()
 	}
 	text, err := c.evalAndWait(ctx, b, args)

@@ -1,8 +1,10 @@
 -- Stores and announces one or many notifications, all or none, in one step:
--- append before announce, so that whatever is announced can be read.
+-- append before announce, so that whatever is announced can be read. With
+-- tickets each is a step of its own: what one cannot do keeps no other from it.
 --
 -- KEYS  three for each notification: its user's log, state and expiring
---       (see keys.go), then the idempotency key if ARGV[6] is not ''
+--       (see keys.go), and with tickets a fourth: the hash that holds its one;
+--       then the idempotency key if ARGV[6] is not ''
 -- ARGV  1 length of a log        2 retention of a log, ms
 --       3 for each notification "<bytes of its tail>,<ttl ms>;"; a tail of 0
 --         bytes is the previous one again; ttl 0 none, -1 ephemeral
@@ -11,10 +13,14 @@
 --         given up and answered 503
 --       6 fingerprint of the request, '' without an idempotency key
 --       7 lifetime of the idempotency key, ms
---       8 '1' if they are of different publishers: one that cannot be stored
---         does not fail the others
+--       8 '' if all or none; 'apart' if they are of different publishers, and one
+--         that cannot be stored does not fail the others; else tickets: one for
+--         each notification, separated by spaces, each a field of the fourth
+--         key. One whose ticket is gone is left out; what is published takes its
+--         ticket away, last: an append that Redis refuses keeps the ticket
 -- Returns "<verdict> <time in ms> <id> <receivers> <id> <receivers> …"; id 0 for
--- an ephemeral one, -1 for one that could not be stored. Verdicts: 'stored', 'replay' (the first answer again, its
+-- an ephemeral one, -1 for one that could not be stored; receivers -1 for one
+-- that was left out. Verdicts: 'stored', 'replay' (the first answer again, its
 -- time included), 'mismatch' (same key, another request), 'late'.
 local call = redis.call
 local t = call('TIME')
@@ -84,37 +90,54 @@ local function store(k, tail, ttl)
   return id, frame
 end
 
+-- Returns how many subscriptions a frame went to; its log is KEYS[k].
+local function announce(k, frame)
+  return int(call('PUBLISH', 'user:' .. string.sub(KEYS[k], 7, -6) .. ':events', frame))
+end
+
 local answer, frames = {'stored', ts}, {}
 local k, at, tail = 1, 1, ''
+local apart, step, tickets = ARGV[8] == 'apart', 3, nil
+if ARGV[8] ~= '' and not apart then
+  step, tickets = 4, {}
+  for ticket in string.gmatch(ARGV[8], '%S+') do
+    tickets[#tickets + 1] = ticket
+  end
+end
 for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
   size, ttl = tonumber(size), tonumber(ttl)
   if size > 0 then
     tail = string.sub(ARGV[4], at, at + size - 1)
     at = at + size
   end
-  local id, frame = '0', nil
-  if ttl < 0 then
-    frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
-  else
-    local ok
-    ok, id, frame = pcall(store, k, tail, ttl)
-    if not ok then
-      if ARGV[8] ~= '1' then
-        return id -- the error
+  local id, frame, receivers, ticket = '0', false, tickets and '-1' or '0', tickets and tickets[#frames + 1]
+  local gone = ticket and call('HEXISTS', KEYS[k + 3], ticket) == 0
+  if not gone then
+    if ttl < 0 then
+      frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
+    elseif apart then
+      local ok
+      ok, id, frame = pcall(store, k, tail, ttl)
+      if not ok then
+        id, frame = '-1', false
       end
-      id, frame = '-1', false
+    else
+      id, frame = store(k, tail, ttl)
+    end
+    if ticket then -- done with, even if Redis should refuse a later one
+      receivers, frame = announce(k, frame), false
+      call('HDEL', KEYS[k + 3], ticket)
     end
   end
   frames[#frames + 1] = frame
   answer[#answer + 1] = id
-  answer[#answer + 1] = '0'
-  k = k + 3
+  answer[#answer + 1] = receivers
+  k = k + step
 end
 
 for i, frame in ipairs(frames) do
   if frame then
-    local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
-    answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
+    answer[2 * i + 2] = announce(step * (i - 1) + 1, frame)
   end
 end
 if idem then

@@ -25,6 +25,7 @@ type Request struct {
 	Draft          // UserID is set only if Many is false
 	Users []string // the recipients, 1–MaxRecipients, no two the same
 	Many  bool     // the publisher sent userIds and expects results
+	When  When
 }
 
 // field names of POST /notify, by what they hold.
@@ -35,6 +36,8 @@ const (
 	fieldType      = "type"
 	fieldTTL       = "ttl"
 	fieldEphemeral = "ephemeral"
+	fieldDeliverAt = "deliverAt"
+	fieldDelay     = "delay"
 	fieldItems     = "notifications"
 )
 
@@ -101,11 +104,11 @@ func ParseBatch(body []byte) ([]BatchItem, error) {
 // notifications[i]). A field named twice is refused rather than resolved.
 func parseRequest(body []byte, at string) (Request, error) {
 	var r Request
-	var seen [6]bool
+	var seen [8]bool
 	err := members(body, envelopeDepth, func(name string, value []byte) error {
 		slot, ok := requestField(name)
 		if !ok {
-			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral)
+			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral, fieldDeliverAt, fieldDelay)
 		}
 		if seen[slot] {
 			return repeatedField(at, name)
@@ -139,6 +142,10 @@ func requestField(name string) (slot int, ok bool) {
 		return 4, true
 	case fieldEphemeral:
 		return 5, true
+	case fieldDeliverAt:
+		return 6, true
+	case fieldDelay:
+		return 7, true
 	}
 	return 0, false
 }
@@ -155,12 +162,14 @@ func (r *Request) set(name string, value []byte) (err error) {
 	case fieldType:
 		r.Kind, err = parseKind(value)
 	case fieldTTL:
-		r.TTL, err = parseTTL(value)
+		r.TTL, err = parseSeconds(value, MaxTTLSeconds)
 	case fieldEphemeral:
 		if s := string(value); s != "true" && s != "false" {
 			return errors.New("must be true or false")
 		}
 		r.Ephemeral = value[0] == 't'
+	case fieldDeliverAt, fieldDelay:
+		err = r.When.set(name, value)
 	}
 	return err
 }
@@ -177,7 +186,7 @@ func (r *Request) complete(at string) error {
 	if !r.Many {
 		r.Users = []string{r.UserID}
 	}
-	return nil
+	return r.When.complete(at)
 }
 
 func parseUserID(value []byte) (string, error) {
@@ -238,10 +247,10 @@ func parseKind(value []byte) (string, error) {
 	return s, nil
 }
 
-func parseTTL(value []byte) (time.Duration, error) {
+func parseSeconds(value []byte, most int) (time.Duration, error) {
 	n, err := strconv.Atoi(string(value))
-	if err != nil || n < 1 || n > MaxTTLSeconds || value[0] == '+' {
-		return 0, fmt.Errorf("must be a whole number of seconds from 1 to %d", MaxTTLSeconds)
+	if err != nil || n < 1 || n > most || value[0] == '+' {
+		return 0, fmt.Errorf("must be a whole number of seconds from 1 to %d", most)
 	}
 	return time.Duration(n) * time.Second, nil
 }

@@ -17,8 +17,10 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/idempotent"
 	"herald/notify"
 	"herald/presence"
+	"herald/schedule"
 	"herald/sessions"
 )
 
@@ -47,6 +49,8 @@ var (
 	errDeaf        = &problem{status: 503, code: "unavailable", detail: "this node has lost its subscription to Redis", retryAfter: 1}
 	errUnavailable = &problem{status: 503, code: "unavailable", detail: "Redis is not available", retryAfter: 1}
 	errSession     = &problem{status: 404, code: "not_found", detail: "there is no such live session"}
+	errScheduled   = &problem{status: 404, code: "not_found", detail: "there is no such scheduled notification: it was delivered or cancelled, or never was"}
+	errRunning     = &problem{status: 409, code: "idempotency_in_progress", detail: "the first request with this Idempotency-Key is still running", retryAfter: 1}
 	errInternal    = &problem{status: 500, code: "internal", detail: "something went wrong here; it has been logged"}
 )
 
@@ -58,6 +62,8 @@ func badRequest(detail string) *problem {
 func translate(err error) *problem {
 	var p *problem
 	var field *notify.FieldError
+	var full *schedule.FullError
+	var running *idempotent.RunningError
 	var httpErr *fiber.Error
 	switch {
 	case errors.As(err, &p):
@@ -80,10 +86,16 @@ func translate(err error) *problem {
 		return errSession
 	case errors.Is(err, sessions.ErrData):
 		return badRequest(err.Error())
-	case errors.Is(err, broker.ErrMismatch):
+	case errors.Is(err, schedule.ErrNotFound):
+		return errScheduled
+	case errors.As(err, &full):
+		return &problem{status: 409, code: "schedule_full", detail: full.Error() + ": cancel some, or wait"}
+	case errors.As(err, &running), errors.Is(err, idempotent.ErrSuperseded), errors.Is(err, schedule.ErrFenced):
+		return errRunning
+	case errors.Is(err, broker.ErrMismatch), errors.Is(err, idempotent.ErrMismatch):
 		return &problem{status: 422, code: "idempotency_mismatch", detail: "this Idempotency-Key was used before with another request"}
 	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, sessions.ErrUnavailable), errors.Is(err, auth.ErrUnavailable),
-		errors.Is(err, presence.ErrUnavailable):
+		errors.Is(err, presence.ErrUnavailable), errors.Is(err, schedule.ErrUnavailable), errors.Is(err, idempotent.ErrUnavailable):
 		return errUnavailable
 	case errors.Is(err, hub.ErrDraining):
 		return errDraining

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"herald/limiter"
+	"herald/schedule"
 )
 
 // metricsHandler serves every counter of every room in Prometheus's text
@@ -46,6 +47,12 @@ var (
 	descSubscriptions = desc("subscriptions_total", "Times the subscription was made.")
 	descLost          = desc("subscriptions_lost_total", "Times the subscription broke or fell silent.")
 	descLimited       = desc("limiter_decisions_total", "Decisions of the rate limiters.", "scope", "decision")
+	descPending       = desc("scheduled_pending", "Scheduled notifications in Redis when this node last looked.")
+	descAdded         = desc("scheduled_total", "Notifications scheduled through this node.")
+	descPublished     = desc("scheduled_delivered_total", "Scheduled notifications published by this node.")
+	descCancelled     = desc("scheduled_cancelled_total", "Scheduled notifications cancelled through this node.")
+	descPostponed     = desc("scheduled_postponed_total", "Scheduled notifications that Redis refused to publish and that wait for a minute.")
+	descLate          = desc("scheduled_late_seconds", "How late this node delivered scheduled notifications.")
 	descRefused       = desc("http_refused_total", "Requests answered with an error, by status.", "status")
 	descPanics        = desc("panics_total", "Panics that were contained.")
 )
@@ -95,6 +102,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descLimited, st.Denied, scope, "denied")
 		count(descLimited, st.FailedOpen, scope, "failed_open")
 	}
+	sched := c.s.Schedule.Stats()
+	gauge(descPending, float64(sched.Pending))
+	count(descAdded, sched.Added)
+	count(descPublished, sched.Delivered)
+	count(descCancelled, sched.Cancelled)
+	count(descPostponed, sched.Failed)
+	ch <- lateness(sched)
 	r := &c.s.refused
 	count(descRefused, r.unauthorized.Load(), "401")
 	count(descRefused, r.forbidden.Load(), "403")
@@ -103,4 +117,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descRefused, r.unavailable.Load(), "503")
 	count(descRefused, r.other.Load(), "other")
 	count(descPanics, c.s.panics.Load())
+}
+
+// lateness is how late deliveries were. Its buckets are cumulative, as the
+// format wants them.
+func lateness(st schedule.Stats) prometheus.Metric {
+	buckets, n := map[float64]uint64{}, uint64(0)
+	for i, bound := range schedule.LateBounds {
+		n += st.Late[i]
+		buckets[bound.Seconds()] = n
+	}
+	n += st.Late[len(st.Late)-1]
+	return prometheus.MustNewConstHistogram(descLate, n, st.LateSum.Seconds(), buckets)
 }

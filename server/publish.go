@@ -1,16 +1,14 @@
 package server
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 
 	"herald/auth"
 	"herald/broker"
+	"herald/idempotent"
 	"herald/notify"
 )
 
@@ -20,8 +18,12 @@ type receipt struct {
 	OK     bool      `json:"ok"`
 	ID     notify.ID `json:"id,omitempty"` // none: ephemeral
 	Nodes  *int      `json:"nodes,omitempty"`
-	Error  string    `json:"error,omitempty"`
-	Users  []receipt `json:"results,omitempty"` // of a batch's item with userIds
+
+	Scheduled string `json:"scheduled,omitempty"` // with DeliverAt instead of ID and Nodes
+	DeliverAt string `json:"deliverAt,omitempty"`
+
+	Error string    `json:"error,omitempty"`
+	Users []receipt `json:"results,omitempty"` // of a batch's item with userIds
 }
 
 // notifyOne is POST /notify: one notification for one or many users.
@@ -32,19 +34,24 @@ func (s *Server) notifyOne(c *fiber.Ctx) error {
 		if r, err = notify.ParseRequest(body); err == nil {
 			r.TraceParent = traceParent(c)
 			all = drafts(nil, r)
-			err = notify.CheckVolume(all)
+			if err = r.When.CheckAhead(time.Now(), -1); err == nil {
+				err = notify.CheckVolume(all)
+			}
 		}
 		return err
 	})
 	if err := s.spend(c, len(all), err); err != nil {
 		return err
 	}
+	if r.When.Scheduled() {
+		return s.scheduleOne(c, r, all, idem)
+	}
 	receipts, err := s.publish(c, all, idem)
 	if err != nil {
 		return err
 	}
 	if r.Many {
-		return answerJSON(c, fiber.StatusOK, receipt{OK: true, Users: userReceipts(r.Users, receipts)})
+		return answerJSON(c, fiber.StatusOK, receipt{OK: true, Users: userReceipts(r.Users, allPublished(receipts))})
 	}
 	return answerReceipt(c, receipts[0])
 }
@@ -107,6 +114,7 @@ func (s *Server) notifyBatch(c *fiber.Ctx) error {
 	var all []notify.Draft
 	idem, err := readPublish(c, func(body []byte) (err error) {
 		if items, err = notify.ParseBatch(body); err == nil {
+			checkAhead(items)
 			all, err = batchDrafts(items, traceParent(c))
 		}
 		return err
@@ -114,14 +122,19 @@ func (s *Server) notifyBatch(c *fiber.Ctx) error {
 	if err := s.spend(c, len(all), err); err != nil {
 		return err
 	}
+	if whens := batchWhens(items); whens != nil {
+		return s.scheduleBatch(c, items, all, whens, idem)
+	}
 	receipts, err := s.publish(c, all, idem)
 	if err != nil {
 		return err
 	}
-	return answerJSON(c, fiber.StatusOK, struct {
-		OK      bool      `json:"ok"`
-		Results []receipt `json:"results"`
-	}{true, batchReceipts(items, receipts)})
+	return answerJSON(c, fiber.StatusOK, batchAnswer{true, batchReceipts(items, allPublished(receipts))})
+}
+
+type batchAnswer struct {
+	OK      bool      `json:"ok"`
+	Results []receipt `json:"results"`
 }
 
 // batchDrafts are the drafts of a batch's good items.
@@ -148,15 +161,27 @@ func drafts(list []notify.Draft, r notify.Request) []notify.Draft {
 	return list
 }
 
-func userReceipts(users []string, receipts []broker.Receipt) []receipt {
-	list := make([]receipt, len(users))
-	for i, user := range users {
-		list[i] = receipt{UserID: user, OK: true, ID: receipts[i].ID, Nodes: &receipts[i].Nodes}
+// published is the answer for a notification that was delivered at once.
+func published(r broker.Receipt) receipt { return receipt{OK: true, ID: r.ID, Nodes: &r.Nodes} }
+
+func allPublished(receipts []broker.Receipt) []receipt {
+	list := make([]receipt, len(receipts))
+	for i := range receipts {
+		list[i] = published(receipts[i])
 	}
 	return list
 }
 
-func batchReceipts(items []notify.BatchItem, receipts []broker.Receipt) []receipt {
+// userReceipts adds to outcomes, one for each user, whose they are.
+func userReceipts(users []string, outcomes []receipt) []receipt {
+	for i, user := range users {
+		outcomes[i].UserID = user
+	}
+	return outcomes
+}
+
+// batchReceipts puts outcomes, one for each draft, in the places of their items.
+func batchReceipts(items []notify.BatchItem, outcomes []receipt) []receipt {
 	list := make([]receipt, len(items))
 	for i, item := range items {
 		n := len(item.Users)
@@ -164,12 +189,12 @@ func batchReceipts(items []notify.BatchItem, receipts []broker.Receipt) []receip
 		case item.Err != nil:
 			list[i] = receipt{Error: item.Err.Error()}
 		case item.Many:
-			list[i] = receipt{OK: true, Users: userReceipts(item.Users, receipts[:n])}
+			list[i] = receipt{OK: true, Users: userReceipts(item.Users, outcomes[:n])}
 		default:
-			list[i] = receipt{OK: true, ID: receipts[0].ID, Nodes: &receipts[0].Nodes}
+			list[i] = outcomes[0]
 		}
 		if item.Err == nil {
-			receipts = receipts[n:]
+			outcomes = outcomes[n:]
 		}
 	}
 	return list
@@ -186,11 +211,8 @@ func client(c *fiber.Ctx) string {
 	return string(p.Method) + "@" + p.Name
 }
 
-// maxIdempotencyKey is the longest Idempotency-Key in bytes.
-const maxIdempotencyKey = 255
-
-// idempotency reads the Idempotency-Key header: a string item of RFC 8941, whose
-// quotes may be left out. The fingerprint covers the path and the body.
+// idempotency reads the Idempotency-Key header. The fingerprint covers the path
+// and the body.
 func idempotency(c *fiber.Ctx, body []byte) (broker.Idempotency, error) {
 	v := values(c, "Idempotency-Key")
 	if len(v) == 0 {
@@ -199,28 +221,11 @@ func idempotency(c *fiber.Ctx, body []byte) (broker.Idempotency, error) {
 	if len(v) > 1 {
 		return broker.Idempotency{}, badRequest("there are several Idempotency-Key headers")
 	}
-	key, err := parseIdempotencyKey(v[0])
+	key, err := idempotent.ParseKey(v[0])
 	if err != nil {
 		return broker.Idempotency{}, badRequest("Idempotency-Key " + err.Error())
 	}
-	h := sha256.New()
-	h.Write([]byte(c.Path()))
-	h.Write([]byte{0})
-	h.Write(body)
-	return broker.Idempotency{Client: client(c), Key: key, Print: hex.EncodeToString(h.Sum(nil))}, nil
-}
-
-func parseIdempotencyKey(v string) (string, error) {
-	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
-		v = v[1 : len(v)-1]
-	}
-	if v == "" || len(v) > maxIdempotencyKey {
-		return "", errors.New("must be 1 to 255 bytes long")
-	}
-	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", errors.New("must not hold control characters")
-	}
-	return v, nil
+	return broker.Idempotency{Client: client(c), Key: key, Print: idempotent.Fingerprint(c.Path(), body)}, nil
 }
 
 // traceParent returns the request's W3C trace context, "" if it has none that

@@ -14,6 +14,8 @@ func (s *Server) routes() {
 	// Backends: API key or JWT with the scope.
 	s.on("/notify", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyOne}})
 	s.on("/notify/batch", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyBatch}})
+	s.on("/scheduled/:id", methods{"DELETE": {s.publisher(auth.ScopePublish), s.cancelScheduled}})
+	s.on("/users/:user/scheduled", methods{"GET": {s.publisher(auth.ScopePublish), s.listScheduled}})
 	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.createSession}})
 
 	// Browsers: JWT or session cookie. Before /sessions/:handle, which would take "current".

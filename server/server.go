@@ -17,8 +17,10 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/idempotent"
 	"herald/limiter"
 	"herald/presence"
+	"herald/schedule"
 	"herald/sessions"
 )
 
@@ -33,6 +35,8 @@ type Rooms struct {
 	Publish  *limiter.Limiter // keyed by API key
 	Connect  *limiter.Limiter // keyed by client address
 	Presence *presence.Tracker
+	Schedule *schedule.Scheduler
+	Once     func(client string) *idempotent.Processor // of requests that are not one script
 	Redis    RedisHealth
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)

@@ -24,9 +24,11 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/idempotent"
 	"herald/limiter"
 	"herald/notify"
 	"herald/presence"
+	"herald/schedule"
 	"herald/sessions"
 )
 
@@ -108,8 +110,12 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
-		Page:     func(bool) []byte { return nil },
-		Asset:    func(string) ([]byte, string, string, bool) { return nil, "", "", false },
+		Schedule: schedule.New(rdb, "node", nil, schedule.Options{Budget: p.budget}),
+		Once: func(client string) *idempotent.Processor {
+			return idempotent.New(rdb, client, idempotent.Options{Budget: p.budget})
+		},
+		Page:  func(bool) []byte { return nil },
+		Asset: func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{Plain: p.plain})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"herald/limiter"
 	"herald/notify"
 	"herald/presence"
+	"herald/schedule"
 	"herald/server"
 	"herald/sessions"
 	"herald/web"
@@ -35,6 +36,7 @@ type gateway struct {
 	broker        *broker.Broker
 	repairer      *broker.Repairer
 	presence      *presence.Tracker
+	schedule      *schedule.Scheduler
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -97,6 +99,7 @@ func (g *gateway) wire() (err error) {
 	})
 	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
+	g.schedule = g.newSchedule(node)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server, err = server.New(server.Rooms{
@@ -105,6 +108,8 @@ func (g *gateway) wire() (err error) {
 		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
 		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
 		Presence: g.presence,
+		Schedule: g.schedule,
+		Once:     g.once,
 		Redis:    redisHealth(g.commands),
 		Page:     web.Page, Asset: web.Asset,
 	}, server.Options{
@@ -147,6 +152,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.repairer.Run(work) })
 	background.Go(func() { g.server.Run(work) })
 	background.Go(func() { g.presence.Run(work) })
+	background.Go(func() { g.schedule.Run(work) })
 	defer background.Wait()
 	defer stopWork()
 

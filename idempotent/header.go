@@ -1,0 +1,37 @@
+package idempotent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+)
+
+// MaxKeyBytes is the longest Idempotency-Key header's key.
+const MaxKeyBytes = 255
+
+// ParseKey reads the value of an Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header): a string item of RFC 8941, whose
+// quotes may be left out.
+func ParseKey(v string) (string, error) {
+	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
+		v = v[1 : len(v)-1]
+	}
+	if v == "" || len(v) > MaxKeyBytes {
+		return "", errors.New("must be 1 to 255 bytes long")
+	}
+	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "", errors.New("must not hold control characters")
+	}
+	return v, nil
+}
+
+// Fingerprint is the hex SHA-256 of a request's path and body: what a key must
+// always come with.
+func Fingerprint(path string, body []byte) string {
+	h := sha256.New()
+	h.Write([]byte(path))
+	h.Write([]byte{0})
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
+}

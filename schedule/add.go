@@ -1,0 +1,152 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/notify"
+)
+
+// Item is a notification to be scheduled.
+type Item struct {
+	Draft notify.Draft
+	When  notify.When
+}
+
+// Fence guards an Add that may be attempted several times: Key is a Redis hash
+// whose field token must be Token, else it is ErrFenced; the outcome is kept in
+// its field scheduled, in the same step, and is every later attempt's. The zero
+// value guards nothing.
+type Fence struct {
+	Key   string
+	Token int64
+}
+
+// Placed is where a notification stands in the schedule.
+type Placed struct {
+	ID string
+	At time.Time // when it is due: one whose time had passed, at once
+}
+
+// Add schedules the items, all or none, and returns where each stands, in order.
+// It fails with a *FullError, ErrFenced or ErrUnavailable.
+func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, error) {
+	keys, whens, entries := packAll(items)
+	token := ""
+	if f.Key != "" {
+		keys = append(keys, f.Key)
+		token = strconv.FormatInt(f.Token, 10)
+	}
+	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
+		v, err := s.runAdd(ctx, keys, whens, entries, token)
+		if err != nil {
+			return nil, unavailable("schedule", err)
+		}
+		switch v[0] {
+		case "added":
+			return s.placed(v[2:], len(items))
+		case "fenced":
+			return nil, ErrFenced
+		case "full":
+			return nil, &FullError{UserID: v[2], Most: s.o.MaxPerUser}
+		}
+	}
+	return nil, unavailable("schedule", errors.New("refused as late by Redis's clock"))
+}
+
+func packAll(items []Item) (keys []string, whens, entries []byte) {
+	for i := range items {
+		d, w := &items[i].Draft, items[i].When
+		keys = append(keys, userKey(d.UserID), dueKey(shardOf(d.UserID)))
+		before := len(entries)
+		entries = appendPacked(entries, d)
+		if w.At.IsZero() {
+			whens = append(whens, '+')
+			whens = strconv.AppendInt(whens, w.Delay.Milliseconds(), 10)
+		} else {
+			whens = strconv.AppendInt(whens, max(w.At.UnixMilli(), 0), 10)
+		}
+		whens = append(whens, ',')
+		whens = strconv.AppendInt(whens, int64(len(entries)-before), 10)
+		whens = append(whens, ';')
+	}
+	return keys, whens, entries
+}
+
+// runAdd runs the script and learns Redis's time from a refusal.
+func (s *Scheduler) runAdd(ctx context.Context, keys []string, whens, entries []byte, token string) ([]string, error) {
+	deadline := int64(math.MaxInt64 >> 10)
+	if now, known := s.clock.now(); known {
+		deadline = now + s.o.Budget.Milliseconds()
+	}
+	v, err := s.evalAdd(ctx, keys, deadline, s.o.MaxPerUser, whens, entries, token)
+	if err == nil && (len(v) < 2 || v[0] == "full" && len(v) != 3) {
+		err = unexpected(len(v))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v[0] == "late" {
+		ms, err := strconv.ParseInt(v[1], 10, 64)
+		if err != nil {
+			return nil, unexpected(len(v))
+		}
+		s.clock.learn(ms)
+	}
+	return v, nil
+}
+
+func (s *Scheduler) evalAdd(ctx context.Context, keys []string, args ...any) ([]string, error) {
+	if s.o.WaitReplicas == 0 {
+		ctx, cancel := s.budget(ctx)
+		defer cancel()
+		return addScript.Run(ctx, s.rdb, keys, args...).StringSlice()
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Budget+s.o.WaitTimeout)
+	defer cancel()
+	var script, wait *redis.Cmd
+	// WAIT counts the replicas that have all writes of its own connection.
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		script = p.Eval(ctx, addSource, keys, args...)
+		wait = p.Do(ctx, "WAIT", s.o.WaitReplicas, s.o.WaitTimeout.Milliseconds())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n, err := wait.Int(); err != nil || n < s.o.WaitReplicas {
+		return nil, errors.Join(fmt.Errorf("%d of %d replicas have it", n, s.o.WaitReplicas), err)
+	}
+	return script.StringSlice()
+}
+
+// placed reads the ids and has the worker look in time.
+func (s *Scheduler) placed(ids []string, want int) ([]Placed, error) {
+	if len(ids) != want {
+		return nil, unavailable("schedule", unexpected(len(ids)))
+	}
+	list := make([]Placed, len(ids))
+	first := int64(math.MaxInt64)
+	for i, id := range ids {
+		at, _, ok := ParseID(id)
+		if !ok {
+			return nil, unavailable("schedule", unexpected(len(ids)))
+		}
+		list[i] = Placed{ID: id, At: at}
+		first = min(first, at.UnixMilli())
+	}
+	s.counts.added.Add(uint64(len(ids)))
+	if first < s.wakeAt.Load() {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,24 @@
+package schedule
+
+import "context"
+
+// Cancel takes an entry out of the schedule: it will not be delivered. It is
+// ErrNotFound if it is not there, or not any more. After ErrUnavailable it may
+// have been cancelled.
+func (s *Scheduler) Cancel(ctx context.Context, id string) error {
+	_, userID, ok := ParseID(id)
+	if !ok {
+		return ErrNotFound
+	}
+	ctx, cancel := s.budget(ctx)
+	defer cancel()
+	there, err := cancelScript.Run(ctx, s.rdb, []string{userKey(userID), dueKey(shardOf(userID))}, id).Bool()
+	if err != nil {
+		return unavailable("cancel", err)
+	}
+	if !there {
+		return ErrNotFound
+	}
+	s.counts.cancelled.Add(1)
+	return nil
+}

@@ -1,0 +1,44 @@
+-- Claims a shard for a node, or extends its claim, and returns what is due there.
+-- A shard in which nothing is due is given up. Ids whose entries are gone,
+-- because they were published, are removed on the way.
+--
+-- KEYS  1 the shard's lease   2 its due zset
+-- ARGV  1 node   2 lease, ms   3 most entries   4 bytes of entries after which no
+--       further one is added
+-- Returns {time in ms, '1' if there is a lease, id, entry, id, entry, …};
+-- {time, '0'} if another node has it.
+local call = redis.call
+local t = call('TIME')
+local now = string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))
+local holder = call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  return {now, '0'}
+end
+
+local answer, bytes, gone = {now, '1'}, 0, nil
+repeat
+  gone = {}
+  for _, id in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+    local user = string.sub(id, 35) -- after <13 digits>-<19 digits>-
+    local entry = call('HGET', 'user:{' .. user .. '}:scheduled', id)
+    if not entry then
+      gone[#gone + 1] = id
+    elseif bytes >= tonumber(ARGV[4]) then
+      break
+    else
+      answer[#answer + 1] = id
+      answer[#answer + 1] = entry
+      bytes = bytes + #entry
+    end
+  end
+  if #gone > 0 then
+    call('ZREM', KEYS[2], unpack(gone))
+  end
+until #answer > 2 or #gone == 0
+
+if #answer > 2 then
+  call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  call('DEL', KEYS[1])
+end
+return answer

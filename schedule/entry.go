@@ -1,0 +1,66 @@
+package schedule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strconv"
+	"time"
+
+	"herald/notify"
+)
+
+// Entry is one scheduled notification.
+type Entry struct {
+	// ID is "<when it is due, Unix ms>-<when it was accepted>-<user id>": it says
+	// where the entry is, and a user's ids sort in the order of delivery.
+	ID    string
+	At    time.Time // when it is due
+	Draft notify.Draft
+}
+
+var idForm = regexp.MustCompile(`^(\d{13})-\d{19}-(.*)$`)
+
+// ParseID returns when and for whom an id's notification is due. ok is false for
+// what is no id.
+func ParseID(id string) (at time.Time, userID string, ok bool) {
+	m := idForm.FindStringSubmatch(id)
+	if m == nil || !notify.ValidUserID(m[2]) {
+		return time.Time{}, "", false
+	}
+	ms, err := strconv.ParseInt(m[1], 10, 64)
+	return time.UnixMilli(ms).UTC(), m[2], err == nil
+}
+
+// header is what an entry holds beside the message. Members may be added: nodes
+// ignore those they don't know.
+type header struct {
+	Kind        string `json:"kind,omitempty"`
+	TTL         int64  `json:"ttl,omitempty"` // ms
+	Ephemeral   bool   `json:"ephemeral,omitempty"`
+	TraceParent string `json:"traceparent,omitempty"`
+}
+
+// appendPacked appends a draft as an entry of userKey: a line of JSON, then the
+// message byte for byte.
+func appendPacked(dst []byte, d *notify.Draft) []byte {
+	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent}) // cannot fail
+	dst = append(append(dst, h...), '\n')
+	return append(dst, d.Message...)
+}
+
+var errEntry = errors.New("schedule: not an entry")
+
+func unpack(id, packed string) (Entry, error) {
+	at, userID, ok := ParseID(id)
+	line, message, ok2 := bytes.Cut([]byte(packed), []byte{'\n'})
+	var h header
+	if !ok || !ok2 || json.Unmarshal(line, &h) != nil {
+		return Entry{}, errEntry
+	}
+	return Entry{ID: id, At: at, Draft: notify.Draft{
+		UserID: userID, Message: message, Kind: h.Kind, TTL: time.Duration(h.TTL) * time.Millisecond,
+		Ephemeral: h.Ephemeral, TraceParent: h.TraceParent,
+	}}, nil
+}

@@ -1,0 +1,29 @@
+package schedule
+
+import "context"
+
+// pageBytes bounds a page of List: an entry is added as long as those before it
+// are shorter together.
+const pageBytes = 512 << 10
+
+// List returns a user's entries after an id ("" for the first), at most limit,
+// in the order of their times; more tells whether there are further ones.
+func (s *Scheduler) List(ctx context.Context, userID, after string, limit int) (list []Entry, more bool, err error) {
+	ctx, cancel := s.budget(ctx)
+	defer cancel()
+	v, err := listScript.Run(ctx, s.rdb, []string{userKey(userID)}, after, limit, pageBytes).StringSlice()
+	if err == nil && len(v)%2 != 1 {
+		err = unexpected(len(v))
+	}
+	if err != nil {
+		return nil, false, unavailable("list scheduled", err)
+	}
+	for i := 1; i < len(v); i += 2 {
+		e, err := unpack(v[i], v[i+1])
+		if err != nil {
+			return nil, false, unavailable("list scheduled", err)
+		}
+		list = append(list, e)
+	}
+	return list, v[0] == "1", nil
+}

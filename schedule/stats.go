@@ -1,0 +1,56 @@
+package schedule
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// LateBounds are the upper bounds of Stats.Late.
+var LateBounds = [...]time.Duration{
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 30 * time.Second,
+}
+
+// Stats is what this node has counted, and how many entries Redis had when it
+// last looked.
+type Stats struct {
+	Pending   int64
+	Added     uint64
+	Cancelled uint64
+	Delivered uint64
+	Failed    uint64 // deliveries that failed and were postponed
+	// Late counts deliveries by how late they were, one more number than there
+	// are bounds; LateSum is all lateness together.
+	Late    [len(LateBounds) + 1]uint64
+	LateSum time.Duration
+}
+
+type counts struct {
+	pending                             atomic.Int64
+	added, cancelled, delivered, failed atomic.Uint64
+	late                                [len(LateBounds) + 1]atomic.Uint64
+	lateSum                             atomic.Int64 // ns
+}
+
+// Stats never asks Redis.
+func (s *Scheduler) Stats() Stats {
+	c := &s.counts
+	st := Stats{
+		Pending: c.pending.Load(), Added: c.added.Load(), Cancelled: c.cancelled.Load(),
+		Delivered: c.delivered.Load(), Failed: c.failed.Load(), LateSum: time.Duration(c.lateSum.Load()),
+	}
+	for i := range st.Late {
+		st.Late[i] = c.late[i].Load()
+	}
+	return st
+}
+
+func (c *counts) observe(late time.Duration) {
+	late = max(late, 0)
+	i := 0
+	for i < len(LateBounds) && late > LateBounds[i] {
+		i++
+	}
+	c.late[i].Add(1)
+	c.lateSum.Add(int64(late))
+}
