@@ -51,7 +51,8 @@ func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 			g.close()
 		}
 	}()
-	if g.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+	own := net.ListenConfig{KeepAlive: -1} // the server sets its own
+	if g.listener, err = own.Listen(context.Background(), "tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("HERALD_LISTEN: %w", err)
 	}
 	if cfg.AdminListen != "off" {
