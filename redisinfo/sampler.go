@@ -33,6 +33,7 @@ type Sampler struct {
 	looking sync.Mutex // held by whoever looks: one at a time
 
 	// Guarded by looking.
+	tried   time.Time // when the last look began
 	history history
 	slow    slowSeen
 	alarms  map[string]*alarm
@@ -109,6 +110,26 @@ func jitter(d time.Duration) time.Duration {
 func (s *Sampler) Look(ctx context.Context) error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
+	return s.lookLocked(ctx)
+}
+
+// Fresh is Status after a look, unless one has begun within that time. However
+// many ask, one looks; the others wait for it only if nothing is known yet.
+func (s *Sampler) Fresh(ctx context.Context, within time.Duration) Status {
+	if s.Status().Report.At.IsZero() {
+		s.looking.Lock()
+	} else if !s.looking.TryLock() {
+		return s.Status()
+	}
+	if time.Since(s.tried) >= within {
+		_ = s.lookLocked(ctx) // kept in Status
+	}
+	s.looking.Unlock()
+	return s.Status()
+}
+
+func (s *Sampler) lookLocked(ctx context.Context) error {
+	s.tried = time.Now()
 	r, err := Take(ctx, s.rdb, TakeOptions{Budget: s.o.Budget, Subscriber: s.o.Subscriber})
 	if err != nil {
 		s.mu.Lock()
@@ -135,7 +156,7 @@ func (s *Sampler) point(r Report) point {
 	p := point{at: r.At, caches: map[string]lookups{}}
 	if r.Info != nil {
 		p.runID, p.clients = r.Info.RunID, r.Info.Clients
-		p.caches[keyspace] = lookups{r.Info.Hits, r.Info.Misses}
+		p.caches[Keyspace] = lookups{r.Info.Hits, r.Info.Misses}
 	}
 	for name, counters := range s.o.Caches {
 		hits, misses := counters()
@@ -161,8 +182,8 @@ func (s *slowSeen) news(r Report) (entries []SlowEntry) {
 	if r.Info != nil {
 		runID = r.Info.RunID
 	}
-	if s.begun && runID != s.runID {
-		s.newest = -1 // ids begin anew
+	if !s.begun || runID != s.runID {
+		s.newest = -1 // ids begin anew, at 0
 	}
 	if s.begun {
 		for _, e := range r.SlowLog.Entries {

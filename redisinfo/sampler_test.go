@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -100,6 +101,15 @@ func TestSlowCommands(t *testing.T) {
 	if n := len(j.lines(t, "slow")); n != 3 {
 		t.Errorf("after a restart %d lines, want one more than 2", n)
 	}
+	server.Restart()
+	var first journal
+	s = NewSampler(rdb, Options{Budget: patient, Log: first.log()})
+	look(t, s, 1)
+	slow() // the very first entry that there is
+	look(t, s, 2)
+	if n := len(first.lines(t, "slow")); n != 1 {
+		t.Errorf("%d lines of the slow log's first entry, want one", n)
+	}
 }
 
 // TestDown: the last report stays, with its age.
@@ -122,6 +132,29 @@ func TestDown(t *testing.T) {
 	await(t, "a later look", func() bool { return s.Look(t.Context()) == nil })
 	if st := s.Status(); st.Err != nil || !st.Report.At.After(before.Report.At) {
 		t.Errorf("afterwards: %+v", st)
+	}
+}
+
+// TestFresh: however many ask, Redis is asked once in that time.
+func TestFresh(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := server.Client()
+	s := NewSampler(rdb, Options{Budget: patient})
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if st := s.Fresh(t.Context(), time.Hour); st.Report.Info == nil {
+				t.Error("nothing is known")
+			}
+		})
+	}
+	all.Wait()
+	first := s.Status().Report.At
+	if n := rdb.Info(t.Context(), "commandstats").Val(); !strings.Contains(n, "cmdstat_slowlog|get:calls=1,") {
+		t.Errorf("asked more than once: %s", n)
+	}
+	if !s.Fresh(t.Context(), 0).Report.At.After(first) {
+		t.Error("it did not look")
 	}
 }
 

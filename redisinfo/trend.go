@@ -33,10 +33,12 @@ func (r Ratio) Share() (share float64, ok bool) {
 	return float64(r.Hits) / float64(max(r.Lookups, 1)), r.Lookups >= enoughLookups
 }
 
+// Keyspace is the name of Redis's own lookups among the caches.
+const Keyspace = "redis"
+
 const (
 	enoughLookups = 1000
 	goodRatio     = 0.8
-	keyspace      = "redis" // the name of Redis's own lookups among the caches
 )
 
 // lookups are a cache's counters.
@@ -85,7 +87,7 @@ func examineHitRatios(i *Info, t *Trend) (found []Finding) {
 	case t != nil:
 		ratios = t.Ratios
 	case i != nil:
-		ratios = map[string]Ratio{keyspace: {Lookups: i.Hits + i.Misses, Hits: i.Hits}}
+		ratios = map[string]Ratio{Keyspace: {Lookups: i.Hits + i.Misses, Hits: i.Hits}}
 	}
 	for _, name := range slices.Sorted(maps.Keys(ratios)) {
 		found = append(found, examineHitRatio(name, ratios[name]))
@@ -96,7 +98,7 @@ func examineHitRatios(i *Info, t *Trend) (found []Finding) {
 func examineHitRatio(name string, r Ratio) Finding {
 	f := Finding{checkHitRatio, OK, "", ""}
 	advice := "look at what is asked for that is not there: keys that expire too soon, or programs that ask for what was never stored"
-	if name != keyspace {
+	if name != Keyspace {
 		f.Name += " of " + name
 		advice = "let its entries live longer, or cache less: below 80 % it costs more than it saves"
 	}

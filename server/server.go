@@ -19,6 +19,7 @@ import (
 	"herald/hub"
 	"herald/limiter"
 	"herald/presence"
+	"herald/redisinfo"
 	"herald/sessions"
 )
 
@@ -33,13 +34,10 @@ type Rooms struct {
 	Publish  *limiter.Limiter // keyed by API key
 	Connect  *limiter.Limiter // keyed by client address
 	Presence *presence.Tracker
-	Redis    RedisHealth
+	Redis    *redisinfo.Sampler
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
 }
-
-// RedisHealth asks Redis how it is: its own words (INFO) by field name.
-type RedisHealth func(ctx context.Context) (latency time.Duration, info map[string]string, err error)
 
 // Options configures a Server. The zero value works.
 type Options struct {

@@ -27,6 +27,7 @@ import (
 	"herald/limiter"
 	"herald/notify"
 	"herald/presence"
+	"herald/redisinfo"
 	"herald/sessions"
 )
 
@@ -100,6 +101,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
+		Redis:    redisinfo.NewSampler(rdb, redisinfo.Options{Budget: p.budget}),
 		Page:     func(bool) []byte { return nil },
 		Asset:    func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{})
