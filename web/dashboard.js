@@ -21,7 +21,7 @@ const bytes = (n) => {
   }
   return `${n.toFixed(1)}T`;
 };
-const millis = (n) => (n >= 10 ? `${n.toFixed(0)} ms` : `${n.toFixed(2)} ms`);
+const millis = (n) => (Math.abs(n) >= 10 || n === 0 ? `${n.toFixed(0)} ms` : `${n.toFixed(2)} ms`);
 const span = (seconds) => {
   const [d, h, m] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
   return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.floor(seconds)} s`;
@@ -87,8 +87,8 @@ class Chart {
       legend: { show: false }, cursor: { show: false }, padding: [8, 4, 0, 0],
       scales: { x: { range: (_, min, max) => [Math.min(min, max - 60), max] }, y: { range: (_, min, max) => [0, max > 0 ? max * 1.15 : 1] } },
       axes: [
-        { ...axis, size: 22, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * second).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' })) },
-        { ...axis, size: 48, space: 28, values: (_, ticks) => ticks.map(this.format) },
+        { ...axis, size: 22, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * second).toTimeString().slice(0, 8)) },
+        { ...axis, size: 52, space: 28, values: (_, ticks) => ticks.map(this.format) },
       ],
       series: [{}, ...this.series.map((_, i) => ({ stroke: color(`s${i + 1}`), width: 1.75, points: { show: false }, fill: i === 0 && this.series.length === 1 ? `${color('s1')}22` : undefined }))],
     }, this.data(), this.plot);
@@ -157,7 +157,7 @@ function showRedis({ redis }) {
   if (redis.report.clockDifferenceNanoseconds != null) figures.push(['clock difference', millis(redis.report.clockDifferenceNanoseconds / 1e6)]);
   if (notPermitted.length) figures.push(['not permitted', notPermitted.join(', ')]);
   rows('figures', figures);
-  rows('slow', (slowLog?.entries ?? []).slice(0, 10).map((e) => [new Date(e.at).toLocaleTimeString(), millis(e.tookNanoseconds / 1e6), `${e.command} ${e.key ?? ''}`, e.client ?? '']));
+  rows('slow', (slowLog?.entries ?? []).slice(0, 10).map((e) => [new Date(e.at).toTimeString().slice(0, 8), millis(e.tookNanoseconds / 1e6), `${e.command} ${e.key ?? ''}`, e.client ?? '']));
 }
 
 function showState(state, text) {
