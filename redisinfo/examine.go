@@ -10,7 +10,7 @@ import (
 // examineRoundTrip measures by the budget: a call that takes a third of it now
 // will be over it under load, and answers 503 then.
 func examineRoundTrip(r Report, c Circumstances) Finding {
-	f := Finding{"round trip", OK, fmt.Sprintf("%s (median of %d, slowest %s)", Brief(r.RoundTrip), r.Probes, Brief(r.Slowest)), ""}
+	f := Finding{Name: "round trip", Text: fmt.Sprintf("%s (median of %d, slowest %s)", Brief(r.RoundTrip), r.Probes, Brief(r.Slowest))}
 	switch {
 	case r.RoundTrip >= c.Budget/3:
 		f.Level, f.Advice = Fail, fmt.Sprintf("bring Redis nearer, or find what slows it: calls that take longer than %s are answered with 503", c.Budget)
@@ -29,7 +29,7 @@ func examineClock(r Report) Finding {
 		return unknown("TIME", "clock difference")
 	}
 	d := r.Clock.Abs()
-	f := Finding{"clock", OK, fmt.Sprintf("Redis's is %s from ours (give or take half a round trip)", Brief(*r.Clock)), ""}
+	f := Finding{Name: "clock", Text: fmt.Sprintf("Redis's is %s from ours (give or take half a round trip)", Brief(*r.Clock))}
 	const advice = "let NTP set both machines' clocks: JWTs are judged by this machine's clock, sessions by Redis's"
 	switch {
 	case d >= 30*time.Second:
@@ -44,7 +44,7 @@ func examineClock(r Report) Finding {
 const minimum = 7
 
 func examineVersion(i Info) Finding {
-	f := Finding{"version", OK, strings.TrimSpace(i.Version + " " + i.Mode + ", up " + Brief(i.Uptime)), ""}
+	f := Finding{Name: "version", Text: strings.TrimSpace(i.Version + " " + i.Mode + ", up " + Brief(i.Uptime))}
 	major, _, _ := strings.Cut(i.Version, ".")
 	if n, err := strconv.Atoi(major); err != nil || n < minimum {
 		f.Level, f.Advice = Fail, fmt.Sprintf("install Redis %d.0 or newer: sessions use PEXPIRETIME, which older ones do not know", minimum)
@@ -59,7 +59,7 @@ func examineVersion(i Info) Finding {
 // evict them as allkeys-* ones do. They are harmless only where there is no
 // limit to reach; allkeys-* says that this Redis is a cache, limit or not.
 func examinePolicy(i Info) Finding {
-	f := Finding{CheckPolicy, OK, "maxmemory-policy is " + i.Policy, ""}
+	f := Finding{Name: CheckPolicy, Text: "maxmemory-policy is " + i.Policy}
 	family, _, _ := strings.Cut(i.Policy, "-")
 	const advice = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf (managed: in the parameter group); give caches a Redis of their own"
 	switch {
@@ -82,7 +82,7 @@ func examinePolicy(i Info) Finding {
 }
 
 func examineMemory(i Info) Finding {
-	f := Finding{"memory", OK, fmt.Sprintf("%s used of %s, %s", Bytes(i.UsedMemory), Bytes(i.MaxMemory), plural(i.Keys, "key")), ""}
+	f := Finding{Name: "memory", Text: fmt.Sprintf("%s used of %s, %s", Bytes(i.UsedMemory), Bytes(i.MaxMemory), plural(i.Keys, "key"))}
 	const advice = "raise maxmemory, or keep less (HERALD_LOG_LENGTH, HERALD_LOG_RETENTION): when it is full, publishing and log-in answer 503"
 	switch part := share(i.UsedMemory, i.MaxMemory); {
 	case i.MaxMemory == 0:
@@ -99,7 +99,7 @@ func examineMemory(i Info) Finding {
 
 // examinePersistence: c is nil where CONFIG is refused.
 func examinePersistence(i Info, c *Config) Finding {
-	f := Finding{"persistence", OK, "", ""}
+	f := Finding{Name: "persistence"}
 	switch {
 	case i.AOF && c != nil:
 		f.Text = "append-only file, appendfsync " + c.AppendFsync
@@ -141,7 +141,7 @@ func examinePersistence(i Info, c *Config) Finding {
 const slowReplica = 10 * time.Second
 
 func examineReplication(i Info, wanted int) Finding {
-	f := Finding{"replication", OK, "", ""}
+	f := Finding{Name: "replication"}
 	if i.Role != "master" && i.Role != "" {
 		f.Level, f.Text = Fail, fmt.Sprintf("this is a replica (its link to the primary is %s)", i.PrimaryLink)
 		f.Advice = "let REDIS_URL name the primary: a replica refuses writes, and what is published on it reaches no node"
@@ -167,7 +167,7 @@ func examineReplication(i Info, wanted int) Finding {
 }
 
 func examineClients(i Info, t *Trend) Finding {
-	f := Finding{"clients", OK, fmt.Sprintf("%d connected of %d", i.Clients, i.MaxClients), ""}
+	f := Finding{Name: "clients", Text: fmt.Sprintf("%d connected of %d", i.Clients, i.MaxClients)}
 	if i.Turned > 0 {
 		f.Text += fmt.Sprintf("; %s turned away since its start", plural(i.Turned, "connection"))
 	}
@@ -186,7 +186,7 @@ func examineClients(i Info, t *Trend) Finding {
 
 // examineBuffer looks at what Redis holds back for subscribers before it drops them.
 func examineBuffer(r Report) Finding {
-	f := Finding{"subscriber buffer", OK, "", ""}
+	f := Finding{Name: "subscriber buffer"}
 	if r.Subscribers == nil && r.Config == nil {
 		return unknown("CLIENT LIST", f.Name)
 	}
@@ -228,7 +228,7 @@ func examineSlowLog(r Report) Finding {
 	if r.SlowLog == nil {
 		return unknown("SLOWLOG GET", "slow log")
 	}
-	f := Finding{"slow log", OK, "nothing of " + Brief(SlowCommand) + " or longer", ""}
+	f := Finding{Name: "slow log", Text: "nothing of " + Brief(SlowCommand) + " or longer"}
 	if c := r.Config; c != nil && (c.SlowerThan < 0 || c.SlowerThan > SlowCommand) {
 		f.Level, f.Text = Warn, "off"
 		if c.SlowerThan > 0 {
@@ -261,7 +261,7 @@ func examineEvents(r Report) Finding {
 	if r.Config == nil {
 		return unknown("CONFIG GET", "append-only policy, buffer limits, slow log's threshold, keyspace notifications")
 	}
-	f := Finding{"keyspace notifications", OK, "off", ""}
+	f := Finding{Name: "keyspace notifications", Text: "off"}
 	if e := r.Config.KeyspaceEvents; e != "" {
 		f.Level, f.Text = Warn, "on ("+e+")"
 		f.Advice = "CONFIG SET notify-keyspace-events '' unless another program needs them: Herald does not, and each write costs a message"

@@ -28,6 +28,8 @@ type Finding struct {
 	Level  Level  `json:"level"`
 	Text   string `json:"text"`             // how things are, with figures
 	Advice string `json:"advice,omitempty"` // what to change; "" if nothing
+
+	quiet bool // shown, but not worth a line in the log
 }
 
 // Circumstances are what a Report is measured by. The zero value works.
@@ -71,8 +73,8 @@ func Worst(found []Finding) Level {
 
 // unknown is for what Redis does not tell.
 func unknown(command, what string) Finding {
-	return Finding{command, Unknown, what + ": not permitted, or not known to this server",
-		"let the user of REDIS_URL run " + command + " if you want this examined"}
+	return Finding{Name: command, Level: Unknown, Text: what + ": not permitted, or not known to this server",
+		Advice: "let the user of REDIS_URL run " + command + " if you want this examined"}
 }
 
 // share is how much of a limit is used; 0 where there is none.

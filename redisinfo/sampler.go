@@ -219,6 +219,7 @@ func (s *Sampler) tell(found []Finding, first bool) {
 		worse := f.Level > max(a.said, Unknown)
 		a.saw(f.Level)
 		switch {
+		case f.quiet:
 		case worse && first && f.Level == Warn:
 			better = append(better, f.Name)
 		case worse:

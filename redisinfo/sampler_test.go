@@ -224,8 +224,10 @@ func TestHitRatio(t *testing.T) {
 	if level(t, st.Findings, "hit ratio") != OK || level(t, st.Findings, "hit ratio of users") != Warn {
 		t.Errorf("%+v", st.Findings)
 	}
-	if lines := j.lines(t, "Redis: hit ratio"); len(lines) != 3 {
-		t.Errorf("logged %v, want two warnings and a recovery", lines)
+	hits.Store(9000)
+	look(t, s, calm)
+	if lines := j.lines(t, "Redis: hit ratio"); len(lines) != 2 || lines[0]["level"] != "WARN" || lines[1]["level"] != "INFO" {
+		t.Errorf("logged %v, want a warning of the cache and its recovery", lines)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // settings are the flags, and the HERALD_* variables of the same names.
 type settings struct {
 	Listen      string `placeholder:"HOST:PORT" help:"Address to serve on (default :3000; with the embedded Redis 127.0.0.1:3000)."`
-	AdminListen string `default:"127.0.0.1:3001" help:"Address for /metrics and pprof; off for none. Keep it on the loopback interface."`
+	AdminListen string `default:"127.0.0.1:3001" help:"Address for the dashboard, /metrics and pprof; off for none. Keep it on the loopback interface."`
 	RedisURL    string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"redis://[user:pass@]host:port[/db] or rediss://…; without it an embedded Redis, which forgets everything on exit."`
 
 	APIKeys     string `name:"api-keys" placeholder:"KEYS" help:"Backends: name:secret[:scope+scope], comma-separated. Secrets of 16 bytes or more; scopes publish, sessions, presence; default all."`
