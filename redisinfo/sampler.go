@@ -106,7 +106,8 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // Look looks once and logs what has changed: each finding that is worse than
-// before at warning level, each that is well again, and new slow commands, each once.
+// before at warning level, each that is well again, and new slow commands, each
+// once by each node (32 a look at most; what a burst of more pushes out goes unseen).
 func (s *Sampler) Look(ctx context.Context) error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
