@@ -57,13 +57,18 @@ type tab struct {
 
 func (b *browser) open(path string) *tab {
 	b.t.Helper()
+	return b.openAt(b.g.URL + path)
+}
+
+func (b *browser) openAt(url string) *tab {
+	b.t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	b.t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
 		b.t.Fatalf("open a tab: %v", err)
 	}
 	p := &tab{b, ctx}
-	p.do(chromedp.Navigate(b.g.URL + path))
+	p.do(chromedp.Navigate(url))
 	return p
 }
 

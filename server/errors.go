@@ -237,6 +237,14 @@ func (r *refusals) count(status int) {
 	}
 }
 
+// byStatus are the counts by what metrics call them.
+func (r *refusals) byStatus() map[string]uint64 {
+	return map[string]uint64{
+		"401": r.unauthorized.Load(), "403": r.forbidden.Load(), "429": r.limited.Load(),
+		"500": r.internal.Load(), "503": r.unavailable.Load(), "other": r.other.Load(),
+	}
+}
+
 // redact makes one line of fasthttp's message without the parts of a request
 // that it may quote.
 func redact(format string, args []any) string {

@@ -45,34 +45,6 @@ func (s *Server) health(c *fiber.Ctx) error {
 		"draining":      s.Hub.Draining(),
 		"connections":   sockets,
 		"users":         users,
+		"redis":         redisInBrief(s.Redis.Status()),
 	})
-}
-
-// redisHealth is GET /health/redis.
-func (s *Server) redisHealth(c *fiber.Ctx) error {
-	latency, info, err := s.Redis(s.ctx)
-	if err != nil {
-		s.o.Log.Warn("Redis health", "error", err)
-		return errUnavailable
-	}
-	return answerJSON(c, fiber.StatusOK, redisHealthBody{
-		Status: "ok", LatencyMs: float64(latency.Microseconds()) / 1000,
-		Version: info["redis_version"], UsedMemory: info["used_memory_human"], MaxMemory: info["maxmemory_human"],
-		MaxMemoryPolicy: info["maxmemory_policy"], ConnectedClients: info["connected_clients"], Role: info["role"],
-		AOF: info["aof_enabled"], LastSave: info["rdb_last_bgsave_status"],
-	})
-}
-
-// redisHealthBody is in Redis's own words; what it doesn't tell is left out.
-type redisHealthBody struct {
-	Status           string  `json:"status"`
-	LatencyMs        float64 `json:"latencyMs"`
-	Version          string  `json:"version,omitempty"`
-	UsedMemory       string  `json:"usedMemory,omitempty"`
-	MaxMemory        string  `json:"maxMemory,omitempty"`
-	MaxMemoryPolicy  string  `json:"maxMemoryPolicy,omitempty"`
-	ConnectedClients string  `json:"connectedClients,omitempty"`
-	Role             string  `json:"role,omitempty"`
-	AOF              string  `json:"aofEnabled,omitempty"`
-	LastSave         string  `json:"lastSaveStatus,omitempty"`
 }

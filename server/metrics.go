@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"herald/limiter"
+	"herald/redisinfo"
 	"herald/schedule"
 )
 
@@ -17,7 +18,7 @@ import (
 // the only file that does.
 func metricsHandler(s *Server) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collector{s}, collectors.NewGoCollector(),
+	r.MustRegister(collector{s}, redisCollector{s.Redis}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
@@ -70,11 +71,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	sockets, users := c.s.Hub.Count()
 	gauge(descConnections, float64(sockets))
 	gauge(descUsers, float64(users))
-	ready := 0.0
-	if c.s.readiness() == nil {
-		ready = 1
-	}
-	gauge(descReady, ready)
+	gauge(descReady, oneIf(c.s.readiness() == nil))
 
 	h := c.s.Hub.Stats()
 	count(descDelivered, h.Delivered)
@@ -109,13 +106,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descCancelled, sched.Cancelled)
 	count(descPostponed, sched.Failed)
 	ch <- lateness(sched)
-	r := &c.s.refused
-	count(descRefused, r.unauthorized.Load(), "401")
-	count(descRefused, r.forbidden.Load(), "403")
-	count(descRefused, r.limited.Load(), "429")
-	count(descRefused, r.internal.Load(), "500")
-	count(descRefused, r.unavailable.Load(), "503")
-	count(descRefused, r.other.Load(), "other")
+	for status, n := range c.s.refused.byStatus() {
+		count(descRefused, n, status)
+	}
 	count(descPanics, c.s.panics.Load())
 }
 
@@ -129,4 +122,125 @@ func lateness(st schedule.Stats) prometheus.Metric {
 	}
 	n += st.Late[len(st.Late)-1]
 	return prometheus.MustNewConstHistogram(descLate, n, st.LateSum.Seconds(), buckets)
+}
+
+// redisCollector tells what the last look at Redis brought; what Redis does not
+// tell is missing.
+type redisCollector struct{ redis *redisinfo.Sampler }
+
+func redisDesc(name, help string, labels ...string) *prometheus.Desc {
+	return desc("redis_"+name, help, labels...)
+}
+
+var (
+	descRedisUp        = redisDesc("up", "1 if the last look at Redis succeeded.")
+	descRedisAge       = redisDesc("sample_age_seconds", "Age of what the other herald_redis_ metrics tell.")
+	descRedisTrip      = redisDesc("round_trip_seconds", "Time of a round trip, median of three.")
+	descRedisClock     = redisDesc("clock_difference_seconds", "Redis's clock less this node's.")
+	descRedisMemory    = redisDesc("used_memory_bytes", "Memory that Redis uses.")
+	descRedisMaxMemory = redisDesc("maxmemory_bytes", "Memory that Redis may use; 0: no limit.")
+	descRedisKeys      = redisDesc("keys", "Keys in all databases.")
+	descRedisClients   = redisDesc("connected_clients", "Connections of clients.")
+	descRedisMax       = redisDesc("maxclients", "Connections that there may be.")
+	descRedisBlocked   = redisDesc("blocked_clients", "Clients that wait in a blocking command.")
+	descRedisTurned    = redisDesc("rejected_connections_total", "Connections turned away because there were maxclients.")
+	descRedisEvicted   = redisDesc("evicted_keys_total", "Keys evicted because memory was full.")
+	descRedisExpired   = redisDesc("expired_keys_total", "Keys whose lifetime was over.")
+	descRedisHits      = redisDesc("keyspace_hits_total", "Lookups that found their key.")
+	descRedisMisses    = redisDesc("keyspace_misses_total", "Lookups that did not.")
+	descRedisSlow      = redisDesc("slowlog_entries_total", "Commands of 10 ms or longer in the slow log since this node's start.")
+	descRedisAOF       = redisDesc("aof_enabled", "1 if there is an append-only file.")
+	descRedisSaved     = redisDesc("persistence_ok", "1 if the last snapshot and writes of the append-only file succeeded.")
+	descRedisUnsaved   = redisDesc("rdb_changes_since_last_save", "Changes since the last snapshot.")
+	descRedisLoading   = redisDesc("loading", "1 while Redis reads what it saved.")
+	descRedisPrimary   = redisDesc("primary", "1 if this Redis is a primary.")
+	descRedisReplicas  = redisDesc("replicas", "Replicas that the primary knows of.")
+	descRedisLag       = redisDesc("replication_lag_seconds", "Time since a replica last acknowledged.", "replica")
+	descRedisLagBytes  = redisDesc("replication_lag_bytes", "What a replica has not acknowledged.", "replica")
+	descRedisBuffer    = redisDesc("subscriber_buffer_bytes", "What waits in Redis for this node's subscription.")
+	descRedisLargest   = redisDesc("subscriber_buffer_largest_bytes", "What waits in Redis for the slowest subscriber of all.")
+	descRedisLimit     = redisDesc("subscriber_buffer_limit_bytes", "What may wait before Redis drops a subscriber; 0: no limit.", "limit")
+	descRedisFinding   = redisDesc("finding", "What the checks came to: 0 ok, 1 not told, 2 warning, 3 must be changed.", "check")
+	descCacheRatio     = desc("cache_hit_ratio", "Lookups of the last ten minutes that found something, 0 to 1, once there are a thousand.", "cache")
+)
+
+// Describe sends nothing: the collector is unchecked.
+func (redisCollector) Describe(chan<- *prometheus.Desc) {}
+
+func (c redisCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	st := c.redis.Status()
+	r := st.Report
+	if r.At.IsZero() {
+		gauge(descRedisUp, 0)
+		return
+	}
+	gauge(descRedisUp, oneIf(st.Err == nil))
+	gauge(descRedisAge, st.Age().Seconds())
+	gauge(descRedisTrip, r.RoundTrip.Seconds())
+	if r.Clock != nil {
+		gauge(descRedisClock, r.Clock.Seconds())
+	}
+	if r.SlowLog != nil {
+		ch <- prometheus.MustNewConstMetric(descRedisSlow, prometheus.CounterValue, float64(st.Slow))
+	}
+	if s := r.Subscribers; s != nil {
+		gauge(descRedisBuffer, float64(s.Own))
+		gauge(descRedisLargest, float64(s.Largest))
+	}
+	if r.Config != nil {
+		gauge(descRedisLimit, float64(r.Config.PubSubLimit.Hard), "hard")
+		gauge(descRedisLimit, float64(r.Config.PubSubLimit.Soft), "soft")
+	}
+	for _, f := range st.Findings {
+		gauge(descRedisFinding, float64(f.Level), f.Name)
+	}
+	for cache, ratio := range st.Ratios {
+		if share, ok := ratio.Share(); ok {
+			gauge(descCacheRatio, share, cache)
+		}
+	}
+	if r.Info != nil {
+		collectInfo(ch, *r.Info)
+	}
+}
+
+func collectInfo(ch chan<- prometheus.Metric, i redisinfo.Info) {
+	send := func(kind prometheus.ValueType, d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	healthy := func(status string) bool { return status == "" || status == "ok" }
+	for d, v := range map[*prometheus.Desc]float64{
+		descRedisMemory: float64(i.UsedMemory), descRedisMaxMemory: float64(i.MaxMemory), descRedisKeys: float64(i.Keys),
+		descRedisClients: float64(i.Clients), descRedisMax: float64(i.MaxClients), descRedisBlocked: float64(i.Blocked),
+		descRedisAOF: oneIf(i.AOF), descRedisSaved: oneIf(healthy(i.Save) && healthy(i.AOFWrite) && healthy(i.AOFRewrite)),
+		descRedisUnsaved: float64(i.UnsavedChanges), descRedisLoading: oneIf(i.Loading), descRedisPrimary: oneIf(i.Role == "master"),
+		descRedisReplicas: float64(len(i.Replicas)),
+	} {
+		send(prometheus.GaugeValue, d, v)
+	}
+	for d, v := range map[*prometheus.Desc]int64{
+		descRedisTurned: i.Turned, descRedisEvicted: i.EvictedKeys, descRedisExpired: i.ExpiredKeys,
+		descRedisHits: i.Hits, descRedisMisses: i.Misses,
+	} {
+		send(prometheus.CounterValue, d, float64(v))
+	}
+	seen := map[string]bool{} // one that came back is listed twice until its old connection is given up
+	for _, replica := range i.Replicas {
+		if seen[replica.Addr] {
+			continue
+		}
+		seen[replica.Addr] = true
+		send(prometheus.GaugeValue, descRedisLag, replica.Lag.Seconds(), replica.Addr)
+		send(prometheus.GaugeValue, descRedisLagBytes, float64(replica.Bytes), replica.Addr)
+	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

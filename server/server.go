@@ -20,6 +20,7 @@ import (
 	"herald/idempotent"
 	"herald/limiter"
 	"herald/presence"
+	"herald/redisinfo"
 	"herald/schedule"
 	"herald/sessions"
 )
@@ -37,13 +38,10 @@ type Rooms struct {
 	Presence *presence.Tracker
 	Schedule *schedule.Scheduler
 	Once     func(client string) *idempotent.Processor // of requests that are not one script
-	Redis    RedisHealth
+	Redis    *redisinfo.Sampler
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
 }
-
-// RedisHealth asks Redis how it is: its own words (INFO) by field name.
-type RedisHealth func(ctx context.Context) (latency time.Duration, info map[string]string, err error)
 
 // Options configures a Server. The zero value works.
 type Options struct {

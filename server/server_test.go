@@ -28,6 +28,7 @@ import (
 	"herald/limiter"
 	"herald/notify"
 	"herald/presence"
+	"herald/redisinfo"
 	"herald/schedule"
 	"herald/sessions"
 )
@@ -114,6 +115,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Once: func(client string) *idempotent.Processor {
 			return idempotent.New(rdb, client, idempotent.Options{Budget: p.budget})
 		},
+		Redis: redisinfo.NewSampler(rdb, redisinfo.Options{Budget: p.budget}),
 		Page:  func(bool) []byte { return nil },
 		Asset: func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{Plain: p.plain})

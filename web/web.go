@@ -1,5 +1,6 @@
 // Package web holds what a browser gets, embedded in the program: herald.js,
-// the client library for any page, and the demo page that uses it. It works
+// the client library for any page, the demo page that uses it, and the
+// operators' dashboard. It works
 // under `default-src 'self'; base-uri 'none'; frame-ancestors 'none';
 // form-action 'self'`: nothing in it is inline and nothing comes from elsewhere.
 package web
@@ -13,12 +14,19 @@ import (
 	"path"
 )
 
-//go:embed index.html herald.js demo.css demo.js favicon.svg
+//go:embed index.html herald.js demo.css demo.js favicon.svg dashboard.html dashboard.css dashboard.js
+//go:embed vendor/uplot/uPlot.iife.min.js vendor/uplot/uPlot.min.css vendor/uplot/LICENSE
 var files embed.FS
 
 // Served at /assets/<name>, the client also at /herald.js. The page names them
 // by absolute path, since it is itself served at / and /demo/as/<user>/.
 var assets = load("herald.js", "demo.css", "demo.js", "favicon.svg")
+
+// dashboardAssets are served at /assets/<name> of the admin listener, and there only.
+var dashboardAssets = load("dashboard.css", "dashboard.js", "favicon.svg",
+	"vendor/uplot/uPlot.iife.min.js", "vendor/uplot/uPlot.min.css")
+
+var dashboard = mustRead("dashboard.html")
 
 var pageOn, pageOff = pages()
 
@@ -47,12 +55,22 @@ func Asset(name string) (body []byte, contentType, etag string, ok bool) {
 	return a.body, a.contentType, a.etag, ok
 }
 
+// Dashboard is the operators' page, text/html in UTF-8. It polls /stats.json
+// beside it. The bytes are shared.
+func Dashboard() []byte { return dashboard }
+
+// DashboardAsset is Asset for what the dashboard is made of.
+func DashboardAsset(name string) (body []byte, contentType, etag string, ok bool) {
+	a, ok := dashboardAssets[name]
+	return a.body, a.contentType, a.etag, ok
+}
+
 func load(names ...string) map[string]asset {
 	loaded := make(map[string]asset, len(names))
 	for _, name := range names {
 		body := mustRead(name)
 		sum := sha256.Sum256(body)
-		loaded[name] = asset{body, contentTypes[path.Ext(name)], `"` + hex.EncodeToString(sum[:16]) + `"`}
+		loaded[path.Base(name)] = asset{body, contentTypes[path.Ext(name)], `"` + hex.EncodeToString(sum[:16]) + `"`}
 	}
 	return loaded
 }

@@ -19,7 +19,7 @@ import (
 // settings are the flags, and the HERALD_* variables of the same names.
 type settings struct {
 	Listen      string `placeholder:"HOST:PORT" help:"Address to serve on (default :3000; with the embedded Redis 127.0.0.1:3000)."`
-	AdminListen string `default:"127.0.0.1:3001" help:"Address for /metrics and pprof; off for none. Keep it on the loopback interface."`
+	AdminListen string `default:"127.0.0.1:3001" help:"Address for the dashboard, /metrics and pprof; off for none. Keep it on the loopback interface."`
 	RedisURL    string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"redis://[user:pass@]host:port[/db] or rediss://…; without it an embedded Redis, which forgets everything on exit."`
 
 	APIKeys     string `name:"api-keys" placeholder:"KEYS" help:"Backends: name:secret[:scope+scope], comma-separated. Secrets of 16 bytes or more; scopes publish, sessions, presence; default all."`
@@ -37,6 +37,8 @@ type settings struct {
 
 	WaitReplicas int           `placeholder:"N" default:"0" help:"Redis replicas that must have a notification before it is acknowledged; 0: none."`
 	WaitTimeout  time.Duration `default:"250ms" help:"How long they may take, else the answer is 503."`
+
+	Strict onOff `default:"off" placeholder:"on|off" help:"Refuse to start with a Redis whose maxmemory-policy evicts sessions and logs; off: warn."`
 
 	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
 	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
@@ -90,7 +92,6 @@ func (s settings) config() (config, error) {
 		{"HERALD_ADMIN_LISTEN", func() error { return hostPortOrOff(c.AdminListen) }},
 		{"HERALD_API_KEYS", func() (err error) { c.apiKeys, err = auth.ParseAPIKeys(c.APIKeys); return }},
 		{"HERALD_JWT_KEYS", func() (err error) { c.jwtKeys, err = auth.ParseJWTKeys(c.JWTKeys, os.ReadFile); return }},
-		{"HERALD_API_KEYS", func() error { return requireKeys(c) }},
 		{"HERALD_ALLOWED_ORIGINS", func() (err error) { c.origins, err = auth.ParseOrigins(c.AllowedOrigins); return }},
 		{"HERALD_TRUSTED_PROXIES", func() (err error) { c.proxies, err = limiter.ParsePrefixes(c.TrustedProxies); return }},
 		{"HERALD_PUBLISH_LIMIT", func() (err error) { c.publish, err = limiter.ParseLimit(c.PublishLimit); return }},
@@ -115,9 +116,30 @@ func (s settings) config() (config, error) {
 	return c, nil
 }
 
-func requireKeys(c config) error {
+// requireKeys is for serving: whoever only looks at Redis needs none.
+func (c config) requireKeys() error {
 	if c.apiKeys.Len() == 0 && c.jwtKeys.Len() == 0 {
-		return errors.New("with REDIS_URL set, keys must be configured here or in HERALD_JWT_KEYS")
+		return errors.New("HERALD_API_KEYS: with REDIS_URL set, keys must be configured here or in HERALD_JWT_KEYS")
+	}
+	return nil
+}
+
+// onOff is a switch, given by its flag alone or in words.
+type onOff bool
+
+// IsBool lets the flag stand without a value.
+func (onOff) IsBool() bool { return true }
+
+// Decode implements kong.BoolMapperValue.
+func (o *onOff) Decode(ctx *kong.DecodeContext) error {
+	token := ctx.Scan.Pop()
+	switch strings.ToLower(fmt.Sprint(token.Value)) {
+	case "on", "true", "yes", "1":
+		*o = true
+	case "off", "false", "no", "0":
+		*o = false
+	default:
+		return fmt.Errorf("must be on or off, not %q", token.Value)
 	}
 	return nil
 }

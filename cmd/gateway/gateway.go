@@ -18,6 +18,7 @@ import (
 	"herald/limiter"
 	"herald/notify"
 	"herald/presence"
+	"herald/redisinfo"
 	"herald/schedule"
 	"herald/server"
 	"herald/sessions"
@@ -26,8 +27,9 @@ import (
 
 // gateway is the whole program, wired: newGateway listens, Run serves.
 type gateway struct {
-	cfg config
-	log *slog.Logger
+	cfg  config
+	log  *slog.Logger
+	node string // this node's name among the others, made up
 
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
@@ -37,6 +39,7 @@ type gateway struct {
 	repairer      *broker.Repairer
 	presence      *presence.Tracker
 	schedule      *schedule.Scheduler
+	sampler       *redisinfo.Sampler
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -45,7 +48,7 @@ type gateway struct {
 
 func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 	redis.SetLogger(redisLog{log})
-	g := &gateway{cfg: cfg, log: log}
+	g := &gateway{cfg: cfg, log: log, node: randomHex(8)}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -63,6 +66,11 @@ func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 	if err := g.connectRedis(); err != nil {
 		return nil, err
 	}
+	if cfg.Strict {
+		if err := g.refuseEviction(); err != nil {
+			return nil, fmt.Errorf("HERALD_STRICT: %w", err)
+		}
+	}
 	return g, g.wire()
 }
 
@@ -76,8 +84,31 @@ func (g *gateway) connectRedis() (err error) {
 		}
 		url = "redis://" + g.embedded.Addr()
 	}
-	g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout)
+	g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout, g.subscriber())
+	if err == nil {
+		g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
+			Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Log: g.log,
+		})
+	}
 	return err
+}
+
+// subscriber is the subscription's client name, by which CLIENT LIST shows it.
+func (g *gateway) subscriber() string { return "herald-sub-" + g.node }
+
+// refuseEviction fails if Redis evicts what is stored. A Redis that does not
+// answer is none to refuse: the sampler warns when it is back.
+func (g *gateway) refuseEviction() error {
+	r, err := redisinfo.Take(context.Background(), g.commands, redisinfo.TakeOptions{Budget: g.budget})
+	if err != nil {
+		return nil
+	}
+	for _, f := range redisinfo.Examine(r, redisinfo.Circumstances{}) {
+		if f.Name == redisinfo.CheckPolicy && f.Level == redisinfo.Fail {
+			return fmt.Errorf("%s; %s", f.Text, f.Advice)
+		}
+	}
+	return nil
 }
 
 // wire ties the rooms together; none of them knows another but through here.
@@ -87,10 +118,9 @@ func (g *gateway) wire() (err error) {
 	if perUser == 0 {
 		perUser = -1
 	}
-	node := randomHex(8)
 	g.broker = broker.New(g.commands, broker.Options{
 		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: g.budget, Log: log,
-		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: node,
+		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: g.node,
 	})
 	g.hub = hub.New(hub.Options{
 		Ping: cfg.Ping, MaxPerUser: perUser, MaxSockets: maxSockets(cfg.MaxConnections), Log: log,
@@ -98,9 +128,9 @@ func (g *gateway) wire() (err error) {
 		Expired: func(s *hub.Socket) { g.server.Expired(s) },
 		Changed: func(userID string) { g.presence.Changed(userID) },
 	})
-	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: g.budget, Log: log})
+	g.presence = presence.New(g.commands, g.node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
-	g.schedule = g.newSchedule(node)
+	g.schedule = g.newSchedule(g.node)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server, err = server.New(server.Rooms{
@@ -111,14 +141,14 @@ func (g *gateway) wire() (err error) {
 		Presence: g.presence,
 		Schedule: g.schedule,
 		Once:     g.once,
-		Redis:    redisHealth(g.commands),
+		Redis:    g.sampler,
 		Page:     web.Page, Asset: web.Asset,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
 	})
 	if err == nil && g.adminListener != nil {
-		g.admin = server.NewAdmin(g.server)
+		g.admin = server.NewAdmin(g.server, server.AdminPages{Page: web.Dashboard, Asset: web.DashboardAsset}, cfg.AdminListen)
 	}
 	return err
 }
@@ -154,6 +184,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.server.Run(work) })
 	background.Go(func() { g.presence.Run(work) })
 	background.Go(func() { g.schedule.Run(work) })
+	background.Go(func() { g.sampler.Run(work) })
 	defer background.Wait()
 	defer stopWork()
 

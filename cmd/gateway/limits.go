@@ -13,9 +13,18 @@ func maxSockets(configured int) int {
 	if configured > 0 {
 		return configured
 	}
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<30 {
+	limit, ok := openFiles()
+	if !ok {
 		return 0
 	}
-	return max(int(r.Cur)-spareFiles, 64)
+	return max(limit-spareFiles, 64)
+}
+
+// openFiles is the limit of open files; ok is false if there is none to speak of.
+func openFiles() (limit int, ok bool) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<30 {
+		return 0, false
+	}
+	return int(r.Cur), true
 }

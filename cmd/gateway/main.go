@@ -21,6 +21,7 @@ type cli struct {
 	settings
 	Serve       struct{}         `cmd:"" default:"1" help:"Run the gateway. This is what happens without a command."`
 	Healthcheck struct{}         `cmd:"" help:"Ask the gateway on this machine whether it is ready; exit code 0 or 1."`
+	Doctor      doctorCommand    `cmd:"" help:"Look at Redis and this machine and say what to change; exit code 1 if something must be."`
 	Version     kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
@@ -47,6 +48,12 @@ func run(args []string) int {
 	}
 	cfg, err := c.config()
 	if err != nil {
+		return complain(err, 2)
+	}
+	if parsed.Command() == "doctor" {
+		return c.Doctor.run(cfg, os.Stdout)
+	}
+	if err := cfg.requireKeys(); err != nil {
 		return complain(err, 2)
 	}
 	if parsed.Command() == "healthcheck" {

@@ -54,8 +54,8 @@ func hideURL(err error, url string) error {
 }
 
 // redisClients returns one client for commands and one for the subscription,
-// which has a connection to itself.
-func redisClients(url string, budget, waitReplicas time.Duration) (commands, subscription *redis.Client, err error) {
+// which has a connection to itself, of the given client name.
+func redisClients(url string, budget, waitReplicas time.Duration, subscriber string) (commands, subscription *redis.Client, err error) {
 	o, err := redisOptions(url, budget)
 	if err != nil {
 		return nil, nil, err
@@ -64,6 +64,11 @@ func redisClients(url string, budget, waitReplicas time.Duration) (commands, sub
 	o.ReadTimeout += waitReplicas // contexts are shorter where nothing waits for replicas
 	sub.MinIdleConns, sub.PoolSize = 0, 2
 	sub.DialTimeout = time.Second
+	// Not as Options.ClientName: a user who may not CLIENT SETNAME could not connect.
+	sub.OnConnect = func(ctx context.Context, c *redis.Conn) error {
+		_ = c.ClientSetName(ctx, subscriber).Err()
+		return nil
+	}
 	return redis.NewClient(o), redis.NewClient(&sub), nil
 }
 
@@ -76,34 +81,6 @@ func embeddedRedis() (*miniredis.Miniredis, error) {
 		return nil, fmt.Errorf("embedded Redis: %w", err)
 	}
 	return m, nil
-}
-
-// redisHealth asks Redis how it is. Servers that know no INFO are only pinged.
-func redisHealth(rdb *redis.Client) func(context.Context) (time.Duration, map[string]string, error) {
-	return func(ctx context.Context) (time.Duration, map[string]string, error) {
-		ctx, cancel := context.WithTimeout(ctx, redisBudget)
-		defer cancel()
-		began := time.Now()
-		if err := rdb.Ping(ctx).Err(); err != nil {
-			return 0, nil, err
-		}
-		latency := time.Since(began)
-		text, err := rdb.Info(ctx).Result()
-		if err != nil && ctx.Err() != nil {
-			return 0, nil, err
-		}
-		return latency, parseInfo(text), nil
-	}
-}
-
-func parseInfo(text string) map[string]string {
-	info := map[string]string{}
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			info[name] = value
-		}
-	}
-	return info
 }
 
 // redisLog passes the library's own messages on at debug level: what matters of

@@ -33,7 +33,7 @@ var (
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -53,6 +53,7 @@ var rooms = []struct {
 	{"lock", []string{"notify"}, "a pattern of its own, usable without the gateway", "cache"},
 	{"schedule", []string{"notify"}, "what is due is handed to a function, so it can be tested without a broker", "broker"},
 	{"idempotent", nil, "a pattern of its own, usable without the gateway", "notify"},
+	{"redisinfo", nil, "a look at Redis serves any program, and the doctor runs without a gateway", "broker"},
 	{"web", nil, "what browsers get is data", "server"},
 	{"server", append([]string{"notify", "web"}, middle...), "it speaks HTTP for the rooms, and nobody it serves knows it", "cmd/gateway"},
 	{"cmd", append([]string{"notify", "web", "server"}, middle...), "it ties the knot; nothing is above it", "loadtest"},

@@ -1,0 +1,124 @@
+package redisinfo
+
+import (
+	"fmt"
+	"time"
+)
+
+// Level says how much a finding matters.
+type Level int
+
+const (
+	OK      Level = iota
+	Unknown       // Redis does not tell
+	Warn          // works, and could be better or is about to be worse
+	Fail          // must be changed: something is lost or refused because of it
+)
+
+var levelNames = [...]string{OK: "ok", Unknown: "unknown", Warn: "warn", Fail: "fail"}
+
+func (l Level) String() string { return levelNames[l] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// Finding is what one check of one Report came to.
+type Finding struct {
+	Name   string `json:"name"` // short and stable
+	Level  Level  `json:"level"`
+	Text   string `json:"text"`             // how things are, with figures
+	Advice string `json:"advice,omitempty"` // what to change; "" if nothing
+
+	quiet bool // shown, but not worth a line in the log
+}
+
+// Circumstances are what a Report is measured by. The zero value works.
+type Circumstances struct {
+	Budget       time.Duration // the longest a call to Redis may take; default 300 ms
+	WaitReplicas int           // replicas that must have a notification before it is acknowledged
+	Trend        *Trend        // nil: there is this one Report only
+}
+
+// Names of findings that are asked for by name.
+const (
+	CheckPolicy   = "memory policy"
+	checkHitRatio = "hit ratio"
+)
+
+// Examine checks a Report against what Herald needs, most important first.
+func Examine(r Report, c Circumstances) []Finding {
+	if c.Budget <= 0 {
+		c.Budget = 300 * time.Millisecond
+	}
+	found := []Finding{examineRoundTrip(r, c), examineClock(r)}
+	if r.Info == nil {
+		found = append(found, unknown("INFO", "version, memory, policy, persistence, replication, clients"))
+	} else {
+		i := *r.Info
+		found = append(found, examineVersion(i), examinePolicy(i), examineMemory(i), examinePersistence(i, r.Config),
+			examineReplication(i, c.WaitReplicas), examineClients(i, c.Trend))
+	}
+	found = append(found, examineBuffer(r), examineSlowLog(r), examineEvents(r))
+	return append(found, examineHitRatios(r.Info, c.Trend)...)
+}
+
+// Worst is the highest level among the findings.
+func Worst(found []Finding) Level {
+	worst := OK
+	for _, f := range found {
+		worst = max(worst, f.Level)
+	}
+	return worst
+}
+
+// unknown is for what Redis does not tell.
+func unknown(command, what string) Finding {
+	return Finding{Name: command, Level: Unknown, Text: what + ": not permitted, or not known to this server",
+		Advice: "let the user of REDIS_URL run " + command + " if you want this examined"}
+}
+
+// share is how much of a limit is used; 0 where there is none.
+func share(used, limit int64) float64 {
+	if limit <= 0 {
+		return 0
+	}
+	return float64(used) / float64(limit)
+}
+
+// Bytes is a size as people read it, with Redis's units: 1.2M is 1.2 × 2^20 bytes.
+func Bytes(n int64) string {
+	size := float64(n)
+	for _, unit := range []string{"B", "K", "M", "G"} {
+		if size < 1024 {
+			if unit == "B" {
+				return fmt.Sprintf("%dB", n)
+			}
+			return fmt.Sprintf("%.1f%s", size, unit)
+		}
+		size /= 1024
+	}
+	return fmt.Sprintf("%.1fT", size)
+}
+
+// Brief is a time as people read it: three digits or so.
+func Brief(d time.Duration) string {
+	unit := time.Microsecond
+	switch abs := d.Abs(); {
+	case abs >= time.Minute:
+		unit = time.Second
+	case abs >= time.Second:
+		unit = 10 * time.Millisecond
+	case abs >= 10*time.Millisecond:
+		unit = 100 * time.Microsecond
+	case abs >= time.Millisecond:
+		unit = 10 * time.Microsecond
+	}
+	return d.Round(unit).String()
+}
+
+func plural(n int64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
