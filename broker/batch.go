@@ -9,25 +9,28 @@ import (
 	"herald/notify"
 )
 
-// Group commit (DeWitt et al., SIGMOD 1984): while a call of publish.lua is in
+// Group commit (DeWitt et al., SIGMOD 1984): while calls of publish.lua are in
 // flight, further publishes wait, and then go as one call. So a call does more
 // the busier it gets, and what a round trip and a script cost is shared. Calls are
-// made by the callers' own goroutines: whoever finds none in flight makes its own
-// at once; whoever ends one takes the next batch out of the line and tells the
-// last of it to lead.
+// made by the callers' own goroutines: whoever finds few in flight makes its own
+// at once; whoever ends one takes what waits out of the line and tells the last of
+// it to lead. While there is so much that publishes go together, one call at a
+// time makes the largest batches; few publishes are quickest each on its own.
 //
 // What goes together fails apart: the script stores each for itself. A call has
 // the time that its oldest publish has left, so that nobody is answered later
 // than its budget says, and nothing is stored that was answered before.
 type batches struct {
-	mu   sync.Mutex
-	busy bool       // guarded by mu: a call is in flight
-	line []*pending // guarded by mu
+	mu    sync.Mutex
+	calls int        // guarded by mu: in flight
+	busy  bool       // guarded by mu: the latest of them is of several publishes
+	line  []*pending // guarded by mu
 }
 
 // A call is of at most maxBatch publishes and maxBatchBytes of messages: Redis
 // serves nobody else meanwhile.
 const (
+	maxAlone      = 4 // calls in flight as long as each is of one publish
 	maxBatch      = 128
 	maxBatchBytes = 256 << 10
 )
@@ -62,8 +65,8 @@ func (b *Broker) publishOne(ctx context.Context, d *notify.Draft) (Receipt, erro
 func (q *batches) enter(p *pending) (queued bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.busy {
-		q.busy = true
+	if q.calls < maxAlone && !q.busy {
+		q.calls++
 		p.batch = []*pending{p}
 		return false
 	}
@@ -78,11 +81,15 @@ func (q *batches) pass() {
 	defer q.mu.Unlock()
 	n := nextBatch(q.line)
 	if n == 0 {
-		q.busy = false
+		q.calls--
+		q.busy = q.busy && q.calls > 0
 		return
 	}
+	q.busy = n > 1
 	batch := q.line[:n:n]
-	q.line = q.line[n:]
+	if q.line = q.line[n:]; len(q.line) == 0 {
+		q.line = nil
+	}
 	leader := batch[n-1]
 	leader.batch = batch
 	leader.turn <- struct{}{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,12 +52,13 @@ func gated(t *testing.T, rdb *redis.Client, o Options) (*Broker, *gate) {
 	return New(rdb, o), g
 }
 
-func (b *Broker) awaitLine(n int) {
+// awaitTurn returns when n publishes are under way or wait.
+func (b *Broker) awaitTurn(g *gate, n int) {
 	for {
 		b.batches.mu.Lock()
 		waiting := len(b.batches.line)
 		b.batches.mu.Unlock()
-		if waiting == n {
+		if int(g.calls.Load())+waiting == n {
 			return
 		}
 		runtime.Gosched()
@@ -69,29 +71,32 @@ func TestPublishesThatWaitGoTogether(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		b, g := gated(t, rdb, Options{Budget: patience})
 		var wg sync.WaitGroup
-		receipts := make([]Receipt, maxBatch+10)
-		for i := range receipts {
-			wg.Go(func() { receipts[i] = publish(t, b, draft(fmt.Sprint("u", i%7), fmt.Sprint(i)))[0] })
-			if i > 0 {
-				b.awaitLine(i)
-			} else {
-				for g.calls.Load() == 0 {
-					runtime.Gosched()
-				}
+		receipts := make([]Receipt, maxAlone+maxBatch+9)
+		user := func(i int) string {
+			if i < maxAlone { // in whatever order
+				return fmt.Sprint("alone", i)
 			}
+			return fmt.Sprint("u", i%7)
+		}
+		for i := range receipts {
+			wg.Go(func() { receipts[i] = publish(t, b, draft(user(i), fmt.Sprint(i)))[0] })
+			b.awaitTurn(g, i+1)
 		}
 		close(g.pass)
 		wg.Wait()
-		if n := g.calls.Load(); n != 3 {
-			t.Errorf("%d calls for 1, %d and 9 publishes", n, maxBatch)
+		if n := g.calls.Load(); n != maxAlone+2 {
+			t.Errorf("%d calls for %d alone, and %d and 9 together", n, maxAlone, maxBatch)
 		}
-		for user := range 7 {
-			log := readAll(t, b, fmt.Sprint("u", user))
-			for i, n := 0, user; n < len(receipts); i, n = i+1, n+7 {
-				if log[i].ID != receipts[n].ID || !strings.HasSuffix(log[i].Frame, fmt.Sprintf(`"message":%d}`, n)) {
-					t.Errorf("publish %d has receipt %d, the log %s", n, receipts[n].ID, log[i].Frame)
-				}
+		logs := map[string][]notify.Message{}
+		for i, r := range receipts {
+			if _, ok := logs[user(i)]; !ok {
+				logs[user(i)] = readAll(t, b, user(i))
 			}
+			log := logs[user(i)]
+			if log[0].ID != r.ID || !strings.HasSuffix(log[0].Frame, fmt.Sprintf(`"message":%d}`, i)) {
+				t.Errorf("publish %d has receipt %d, the log %s", i, r.ID, log[0].Frame)
+			}
+			logs[user(i)] = log[1:]
 		}
 	})
 }
@@ -104,21 +109,18 @@ func TestPublishThatFailsFailsAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
-		errs := make([]error, 4)
-		for i, user := range []string{"first", "a", "bad", "b"} {
+		users := append(slices.Repeat([]string{"first"}, maxAlone), "a", "bad", "b")
+		errs := make([]error, len(users))
+		for i, user := range users {
 			wg.Go(func() { _, _, errs[i] = b.Publish(t.Context(), []notify.Draft{draft(user, "1")}, Idempotency{}) })
-			if i > 0 {
-				b.awaitLine(i)
-			} else {
-				for g.calls.Load() == 0 {
-					runtime.Gosched()
-				}
-			}
+			b.awaitTurn(g, i+1)
 		}
 		close(g.pass)
 		wg.Wait()
-		if errs[0] != nil || errs[1] != nil || errs[3] != nil || !errors.Is(errs[2], ErrUnavailable) {
-			t.Errorf("%v", errs)
+		for i, user := range users {
+			if bad := user == "bad"; bad != errors.Is(errs[i], ErrUnavailable) || bad == (errs[i] == nil) {
+				t.Errorf("%s: %v", user, errs[i])
+			}
 		}
 		for _, user := range []string{"a", "b"} {
 			if n := len(readAll(t, b, user)); n != 1 {
