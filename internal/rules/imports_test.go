@@ -28,6 +28,7 @@ var (
 	webSocket     = []string{"github.com/coder/websocket", "nhooyr.io/websocket", "github.com/gorilla/websocket"}
 	tokens        = []string{"github.com/golang-jwt"}
 	metrics       = []string{"github.com/prometheus"}
+	redlock       = []string{"github.com/go-redsync"}
 	redisClient   = []string{"github.com/redis"}
 	embeddedRedis = []string{"github.com/alicebob"}
 )
@@ -83,6 +84,8 @@ var libraryRules = []rule{
 		place(webSocket, "server/ws.go", "server/upgrade.go", "loadtest/"), []file{imports("server/stream.go", "github.com/coder/websocket")}},
 	{"golang-jwt in auth only", "its errors still carry an attacker's claims, its defaults accept too much",
 		place(tokens, "auth/"), []file{imports("server/a.go", "github.com/golang-jwt/jwt/v5")}},
+	{"redsync in lock only", "its locks have no fencing token, and its defaults are answered in one place",
+		place(redlock, "lock/"), []file{imports("broker/a.go", "github.com/go-redsync/redsync/v4")}},
 	{"the embedded Redis in cmd only", "no room may come to rely on an imitation",
 		place(embeddedRedis, "cmd/"), []file{imports("broker/a.go", "github.com/alicebob/miniredis/v2")}},
 	{"Prometheus in one file", "rooms count with plain numbers; one list says what an operator sees",
