@@ -17,13 +17,15 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/janitor"
 	"herald/limiter"
+	"herald/lock"
 	"herald/presence"
 	"herald/sessions"
 )
 
 // Rooms are the parts of the gateway that the server puts on the network. All
-// are required.
+// are required, unless they say that they may be nil.
 type Rooms struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
@@ -33,6 +35,8 @@ type Rooms struct {
 	Publish  *limiter.Limiter // keyed by API key
 	Connect  *limiter.Limiter // keyed by client address
 	Presence *presence.Tracker
+	Locks    *lock.Locker     // only for its metrics; may be nil
+	Janitor  *janitor.Janitor // the same; nil if there is none
 	Redis    RedisHealth
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)

@@ -15,7 +15,9 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/janitor"
 	"herald/limiter"
+	"herald/lock"
 	"herald/notify"
 	"herald/presence"
 	"herald/server"
@@ -31,6 +33,9 @@ type gateway struct {
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
 	commands, sub *redis.Client
+	voters        []*redis.Client // of locks; none if those are on the main Redis
+	locks         *lock.Locker
+	janitor       *janitor.Janitor // nil if off
 	hub           *hub.Hub
 	broker        *broker.Broker
 	repairer      *broker.Repairer
@@ -74,8 +79,16 @@ func (g *gateway) connectRedis() (err error) {
 		}
 		url = "redis://" + g.embedded.Addr()
 	}
-	g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout)
-	return err
+	if g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout); err != nil {
+		return err
+	}
+	nodes, err := g.lockClients()
+	if err != nil {
+		return err
+	}
+	// A job's lock is tried for again and again within its last ten seconds.
+	g.locks = lock.New(nodes, lock.Options{Budget: g.budget, ExtendWithin: 10 * time.Second, Log: g.log})
+	return nil
 }
 
 // wire ties the rooms together; none of them knows another but through here.
@@ -99,15 +112,18 @@ func (g *gateway) wire() {
 	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
+	if cfg.janitor {
+		g.janitor = g.newJanitor(store)
+	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
 		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
 		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
-		Presence: g.presence,
-		Redis:    redisHealth(g.commands),
-		Page:     web.Page, Asset: web.Asset,
+		Presence: g.presence, Locks: g.locks, Janitor: g.janitor,
+		Redis: redisHealth(g.commands),
+		Page:  web.Page, Asset: web.Asset,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Version: version, Log: log,
@@ -147,6 +163,9 @@ func (g *gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.repairer.Run(work) })
 	background.Go(func() { g.server.Run(work) })
 	background.Go(func() { g.presence.Run(work) })
+	if g.janitor != nil {
+		background.Go(func() { g.janitor.Run(work) })
+	}
 	defer background.Wait()
 	defer stopWork()
 
@@ -224,6 +243,7 @@ func (g *gateway) close() {
 			_ = c.Close()
 		}
 	}
+	_ = g.closeVoters()
 	if g.embedded != nil {
 		g.embedded.Close()
 	}

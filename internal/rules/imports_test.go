@@ -34,7 +34,7 @@ var (
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "janitor"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -52,6 +52,7 @@ var rooms = []struct {
 	{"limiter", []string{"notify"}, "a limit counts subjects, whoever they are", "auth"},
 	{"cache", []string{"notify"}, "a pattern of its own, usable without the gateway", "lock"},
 	{"lock", []string{"notify"}, "a pattern of its own, usable without the gateway", "cache"},
+	{"janitor", nil, "it is given what to clean, and by whom it is done once", "lock"},
 	{"web", nil, "what browsers get is data", "server"},
 	{"server", append([]string{"notify", "web"}, middle...), "it speaks HTTP for the rooms, and nobody it serves knows it", "cmd/gateway"},
 	{"cmd", append([]string{"notify", "web", "server"}, middle...), "it ties the knot; nothing is above it", "loadtest"},
