@@ -49,7 +49,7 @@ var (
 	descPanics        = desc("panics_total", "Panics that were contained.")
 	descLocks         = desc("locks_total", "What became of locks. An acquired one may be counted again as extended, lost or unreleased.", "event")
 	descJanitorRuns   = desc("janitor_runs_total", "Nightly cleanings by this node, and tries that failed.", "result")
-	descJanitor       = desc("janitor_removed_total", "What this node's cleanings removed, by kind.", "kind")
+	descJanitor       = desc("janitor_removed_total", "What this node's cleanings removed, by kind; without_expiry: what was given one.", "kind")
 )
 
 // Describe sends nothing: the collector is unchecked, its metrics are below.

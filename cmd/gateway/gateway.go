@@ -238,12 +238,11 @@ func (g *gateway) close() {
 	if g.hub != nil {
 		g.hub.Close()
 	}
-	for _, c := range []*redis.Client{g.commands, g.sub} {
+	for _, c := range append(g.voters, g.commands, g.sub) {
 		if c != nil {
 			_ = c.Close()
 		}
 	}
-	_ = g.closeVoters()
 	if g.embedded != nil {
 		g.embedded.Close()
 	}

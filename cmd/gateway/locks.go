@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,12 +96,4 @@ func sweepLogs(b *broker.Broker) janitor.Chore {
 		n, err := b.Sweep(ctx, userIDs)
 		return janitor.Removed{"logs": n.Logs, "expiring_lists": n.Expiring, "without_expiry": n.Bounded}, err
 	}
-}
-
-// closeVoters closes the clients of locks that have a Redis of their own.
-func (g *gateway) closeVoters() (err error) {
-	for _, c := range g.voters {
-		err = errors.Join(err, c.Close())
-	}
-	return err
 }
