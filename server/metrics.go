@@ -56,6 +56,9 @@ var (
 	descLate          = desc("scheduled_late_seconds", "How late this node delivered scheduled notifications.")
 	descRefused       = desc("http_refused_total", "Requests answered with an error, by status.", "status")
 	descPanics        = desc("panics_total", "Panics that were contained.")
+	descLocks         = desc("locks_total", "What became of locks. An acquired one may be counted again as extended, lost or unreleased.", "event")
+	descJanitorRuns   = desc("janitor_runs_total", "Nightly cleanings by this node, and tries that failed.", "result")
+	descJanitor       = desc("janitor_removed_total", "What this node's cleanings removed, by kind; without_expiry: what was given one.", "kind")
 )
 
 // Describe sends nothing: the collector is unchecked, its metrics are below.
@@ -110,6 +113,24 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descRefused, n, status)
 	}
 	count(descPanics, c.s.panics.Load())
+
+	if c.s.Locks != nil {
+		st := c.s.Locks.Stats()
+		count(descLocks, st.Acquired, "acquired")
+		count(descLocks, st.Taken, "taken")
+		count(descLocks, st.Unavailable, "unavailable")
+		count(descLocks, st.Extended, "extended")
+		count(descLocks, st.Lost, "lost")
+		count(descLocks, st.Unreleased, "unreleased")
+	}
+	if c.s.Janitor != nil {
+		st := c.s.Janitor.Stats()
+		count(descJanitorRuns, st.Runs, "done")
+		count(descJanitorRuns, st.Failures, "failed")
+		for kind, n := range st.Removed {
+			count(descJanitor, n, kind)
+		}
+	}
 }
 
 // lateness is how late deliveries were. Its buckets are cumulative, as the

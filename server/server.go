@@ -18,7 +18,9 @@ import (
 	"herald/broker"
 	"herald/hub"
 	"herald/idempotent"
+	"herald/janitor"
 	"herald/limiter"
+	"herald/lock"
 	"herald/presence"
 	"herald/redisinfo"
 	"herald/schedule"
@@ -26,7 +28,7 @@ import (
 )
 
 // Rooms are the parts of the gateway that the server puts on the network. All
-// are required.
+// are required, unless they say that they may be nil.
 type Rooms struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
@@ -38,6 +40,8 @@ type Rooms struct {
 	Presence *presence.Tracker
 	Schedule *schedule.Scheduler
 	Once     func(client string) *idempotent.Processor // of requests that are not one script
+	Locks    *lock.Locker                              // only for its metrics; may be nil
+	Janitor  *janitor.Janitor                          // the same; nil if there is none
 	Redis    *redisinfo.Sampler
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)

@@ -40,6 +40,9 @@ type settings struct {
 
 	Strict onOff `default:"off" placeholder:"on|off" help:"Refuse to start with a Redis whose maxmemory-policy evicts sessions and logs; off: warn."`
 
+	LockRedisURLs string `name:"lock-redis-urls" placeholder:"URLS" help:"Independent Redis that vote on locks, comma-separated, three or five of them (default: the main one alone)."`
+	Janitor       string `default:"03:30" placeholder:"HH:MM" help:"Time of the day, UTC, from which one of the nodes cleans Redis; off for never."`
+
 	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
 	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
 	SessionCookie string        `default:"sid" help:"Name of the session cookie."`
@@ -68,6 +71,10 @@ type config struct {
 	proxies []netip.Prefix
 	publish limiter.Limit
 	connect limiter.Limit
+
+	lockURLs  []string      // none: the main Redis
+	janitorAt time.Duration // of the day, UTC
+	janitor   bool
 }
 
 // config checks the settings; its error names the one that is wrong.
@@ -100,6 +107,8 @@ func (s settings) config() (config, error) {
 		{"HERALD_LOG_RETENTION", func() error { return atLeast(c.LogRetention, time.Second) }},
 		{"HERALD_WAIT_REPLICAS", func() error { return waitReplicas(c) }},
 		{"HERALD_WAIT_TIMEOUT", func() error { return atLeast(c.WaitTimeout, time.Millisecond) }},
+		{"HERALD_LOCK_REDIS_URLS", func() (err error) { c.lockURLs, err = lockURLs(c.LockRedisURLs); return }},
+		{"HERALD_JANITOR", func() (err error) { c.janitorAt, c.janitor, err = janitorAt(c.Janitor); return }},
 		{"HERALD_SESSION_TTL", func() error { return atLeast(c.SessionTTL, time.Second) }},
 		{"HERALD_SESSION_MAX_AGE", func() error { return atLeast(c.SessionMaxAge, time.Second) }},
 		{"HERALD_SESSION_COOKIE", func() error { return cookieName(c.SessionCookie) }},

@@ -15,7 +15,9 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/janitor"
 	"herald/limiter"
+	"herald/lock"
 	"herald/notify"
 	"herald/presence"
 	"herald/redisinfo"
@@ -34,6 +36,9 @@ type gateway struct {
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
 	commands, sub *redis.Client
+	voters        []*redis.Client // of locks; none if those are on the main Redis
+	locks         *lock.Locker
+	janitor       *janitor.Janitor // nil if off
 	hub           *hub.Hub
 	broker        *broker.Broker
 	repairer      *broker.Repairer
@@ -85,12 +90,19 @@ func (g *gateway) connectRedis() (err error) {
 		url = "redis://" + g.embedded.Addr()
 	}
 	g.commands, g.sub, err = redisClients(url, g.budget, g.cfg.WaitTimeout, g.subscriber())
-	if err == nil {
-		g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
-			Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Log: g.log,
-		})
+	if err != nil {
+		return err
 	}
-	return err
+	g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
+		Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Log: g.log,
+	})
+	nodes, err := g.lockClients()
+	if err != nil {
+		return err
+	}
+	// A job's lock is tried for again and again within its last ten seconds.
+	g.locks = lock.New(nodes, lock.Options{Budget: g.budget, ExtendWithin: 10 * time.Second, Log: g.log})
+	return nil
 }
 
 // subscriber is the subscription's client name, by which CLIENT LIST shows it.
@@ -132,17 +144,18 @@ func (g *gateway) wire() (err error) {
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	g.schedule = g.newSchedule(g.node)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
+	if cfg.janitor {
+		g.janitor = g.newJanitor(store)
+	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server, err = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
 		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
 		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
-		Presence: g.presence,
-		Schedule: g.schedule,
-		Once:     g.once,
-		Redis:    g.sampler,
-		Page:     web.Page, Asset: web.Asset,
+		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
+		Redis: g.sampler,
+		Page:  web.Page, Asset: web.Asset,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
@@ -185,6 +198,9 @@ func (g *gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.presence.Run(work) })
 	background.Go(func() { g.schedule.Run(work) })
 	background.Go(func() { g.sampler.Run(work) })
+	if g.janitor != nil {
+		background.Go(func() { g.janitor.Run(work) })
+	}
 	defer background.Wait()
 	defer stopWork()
 
@@ -257,7 +273,7 @@ func (g *gateway) close() {
 	if g.hub != nil {
 		g.hub.Close()
 	}
-	for _, c := range []*redis.Client{g.commands, g.sub} {
+	for _, c := range append(g.voters, g.commands, g.sub) {
 		if c != nil {
 			_ = c.Close()
 		}

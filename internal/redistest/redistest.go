@@ -26,6 +26,7 @@ type Server struct {
 	t    testing.TB
 	dir  string
 	args []string
+	env  []string // beside the test's own
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // guarded by mu; nil while the server is down
@@ -55,12 +56,17 @@ func Require(t testing.TB, program string) string {
 // ("--appendonly", "yes"), and waits until it answers.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	return start(t, nil, args)
+}
+
+func start(t testing.TB, env, args []string) *Server {
+	t.Helper()
 	Require(t, "redis-server")
 	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), dir: t.TempDir()}
+	s := &Server{t: t, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), dir: t.TempDir(), env: env}
 	s.args = append([]string{
 		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", s.dir,
 		"--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning",
@@ -131,6 +137,7 @@ func (s *Server) Restart() {
 	defer s.mu.Unlock()
 	cmd := exec.Command("redis-server", s.args...)
 	cmd.Stdout, cmd.Stderr = (*logWriter)(s), (*logWriter)(s)
+	cmd.Env = append(os.Environ(), s.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("start redis-server: %v", err)

@@ -28,12 +28,13 @@ var (
 	webSocket     = []string{"github.com/coder/websocket", "nhooyr.io/websocket", "github.com/gorilla/websocket"}
 	tokens        = []string{"github.com/golang-jwt"}
 	metrics       = []string{"github.com/prometheus"}
+	redlock       = []string{"github.com/go-redsync"}
 	redisClient   = []string{"github.com/redis"}
 	embeddedRedis = []string{"github.com/alicebob"}
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo", "janitor"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -54,6 +55,7 @@ var rooms = []struct {
 	{"schedule", []string{"notify"}, "what is due is handed to a function, so it can be tested without a broker", "broker"},
 	{"idempotent", nil, "a pattern of its own, usable without the gateway", "notify"},
 	{"redisinfo", nil, "a look at Redis serves any program, and the doctor runs without a gateway", "broker"},
+	{"janitor", nil, "it is given what to clean, and by whom it is done once", "lock"},
 	{"web", nil, "what browsers get is data", "server"},
 	{"server", append([]string{"notify", "web"}, middle...), "it speaks HTTP for the rooms, and nobody it serves knows it", "cmd/gateway"},
 	{"cmd", append([]string{"notify", "web", "server"}, middle...), "it ties the knot; nothing is above it", "loadtest"},
@@ -86,6 +88,8 @@ var libraryRules = []rule{
 		place(webSocket, "server/ws.go", "server/upgrade.go", "server/parser.go", "loadtest/"), []file{imports("server/stream.go", "github.com/coder/websocket")}},
 	{"golang-jwt in auth only", "its errors still carry an attacker's claims, its defaults accept too much",
 		place(tokens, "auth/"), []file{imports("server/a.go", "github.com/golang-jwt/jwt/v5")}},
+	{"redsync in lock only", "its locks have no fencing token, and its defaults are answered in one place",
+		place(redlock, "lock/"), []file{imports("broker/a.go", "github.com/go-redsync/redsync/v4")}},
 	{"the embedded Redis in cmd only", "no room may come to rely on an imitation",
 		place(embeddedRedis, "cmd/"), []file{imports("broker/a.go", "github.com/alicebob/miniredis/v2")}},
 	{"Prometheus in one file", "rooms count with plain numbers; one list says what an operator sees",

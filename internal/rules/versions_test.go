@@ -16,6 +16,7 @@ var oldest = []struct{ module, version, reason string }{
 	{"github.com/redis/go-redis/v9", "v9.23.0", "what a timeout, a lost reply and a reconnect do was measured with this one"},
 	{"github.com/coder/websocket", "v1.8.15", "one goroutine per idle connection, and the hand-made upgrade relies on what its Accept reads"},
 	{"github.com/golang-jwt/jwt/v5", "v5.3.1", "the checks in auth cover what exactly this one lets through"},
+	{"github.com/go-redsync/redsync/v4", "v4.18.1", "the options in lock/acquire.go answer what this one's defaults do"},
 	{"github.com/alicebob/miniredis/v2", "v2.40.0", "the embedded Redis needs the script, stream and clock behaviour of this one"},
 }
 

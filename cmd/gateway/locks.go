@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/broker"
+	"herald/janitor"
+	"herald/lock"
+	"herald/presence"
+	"herald/sessions"
+)
+
+// lockURLs reads HERALD_LOCK_REDIS_URLS; none means the main Redis.
+func lockURLs(s string) ([]string, error) {
+	if s == "" {
+		return nil, nil
+	}
+	urls := strings.Split(s, ",")
+	for i, u := range urls {
+		if _, err := redisOptions(u, redisBudget); err != nil {
+			return nil, fmt.Errorf("the URL at place %d must be redis://[user:pass@]host:port[/db] or rediss://…", i+1)
+		}
+		if slices.Contains(urls[:i], u) {
+			return nil, fmt.Errorf("the URL at place %d is there twice: one Redis has one vote", i+1)
+		}
+	}
+	return urls, nil
+}
+
+// lockClients are the Redis that vote on locks.
+func (g *gateway) lockClients() ([]redis.UniversalClient, error) {
+	if len(g.cfg.lockURLs) == 0 {
+		g.log.Info("locks are on the main Redis alone (HERALD_LOCK_REDIS_URLS is not set)")
+		return []redis.UniversalClient{g.commands}, nil
+	}
+	var nodes []redis.UniversalClient
+	for _, u := range g.cfg.lockURLs {
+		o, err := redisOptions(u, redisBudget)
+		if err != nil {
+			return nil, err
+		}
+		o.PoolSize, o.MinIdleConns = 8, 0
+		c := redis.NewClient(o)
+		g.voters = append(g.voters, c)
+		nodes = append(nodes, c)
+	}
+	g.log.Info("locks are on Redis of their own", "nodes", len(nodes), "quorum", len(nodes)/2+1)
+	return nodes, nil
+}
+
+// janitorAt reads HERALD_JANITOR: a time of the day, or off.
+func janitorAt(s string) (at time.Duration, on bool, err error) {
+	if s == "off" {
+		return 0, false, nil
+	}
+	t, err := time.Parse("15:04", s)
+	if err != nil || len(s) != len("15:04") {
+		return 0, false, fmt.Errorf("%q must be a time of the day (UTC) such as 03:30, or off", s)
+	}
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, true, nil
+}
+
+// newJanitor ties the rooms that have something to clean to the lock.
+func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
+	once := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
+		// The token goes unused: whatever is removed is checked again as it is removed.
+		return g.locks.Once(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
+	}
+	return janitor.New(g.commands, once, []janitor.Chore{
+		sweepSessions(store), sweepPresence(g.presence), sweepLogs(g.broker),
+	}, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
+}
+
+func sweepSessions(s *sessions.Store) janitor.Chore {
+	return func(ctx context.Context, userIDs []string) (janitor.Removed, error) {
+		n, err := s.Sweep(ctx, userIDs)
+		return janitor.Removed{"session_handles": n}, err
+	}
+}
+
+func sweepPresence(t *presence.Tracker) janitor.Chore {
+	return func(ctx context.Context, userIDs []string) (janitor.Removed, error) {
+		n, err := t.Sweep(ctx, userIDs)
+		return janitor.Removed{"presence_notes": n}, err
+	}
+}
+
+func sweepLogs(b *broker.Broker) janitor.Chore {
+	return func(ctx context.Context, userIDs []string) (janitor.Removed, error) {
+		n, err := b.Sweep(ctx, userIDs)
+		return janitor.Removed{"logs": n.Logs, "expiring_lists": n.Expiring, "without_expiry": n.Bounded}, err
+	}
+}

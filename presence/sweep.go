@@ -1,0 +1,38 @@
+package presence
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/notify"
+)
+
+//go:embed sweep.lua
+var sweepSource string
+
+var sweepScript = redis.NewScript(sweepSource)
+
+// Sweep forgets the users' notes whose time is over, which nobody has asked for
+// since, and returns how many. A user has as many notes as nodes. It is for a nightly
+// job, a few hundred users a call.
+func (t *Tracker) Sweep(ctx context.Context, userIDs []string) (int, error) {
+	var keys []string
+	for _, id := range userIDs {
+		if notify.ValidUserID(id) {
+			keys = append(keys, presenceKey(id))
+		}
+	}
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.o.Budget)
+	defer cancel()
+	n, err := sweepScript.Run(ctx, t.rdb, keys).Int()
+	if err != nil {
+		return 0, fmt.Errorf("sweep presence: %w: %w", ErrUnavailable, err)
+	}
+	return n, nil
+}

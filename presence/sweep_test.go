@@ -1,0 +1,40 @@
+package presence
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"herald/internal/redistest"
+)
+
+func TestSweep(t *testing.T) {
+	for name, addr := range map[string]string{"miniredis": miniredis.RunT(t).Addr(), "redis": redistest.Start(t).Addr} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, addr, "a", Options{})
+			n.set("42", 2)
+			n.await(t, "42", Presence{2, 1})
+			// What nodes left that died while another kept the hash alive, and what is no note.
+			n.rdb.HSet(t.Context(), presenceKey("42"), "dead", "3 1700000000000", "odd", "x")
+			n.rdb.HSet(t.Context(), presenceKey("7"), "dead", "1 1700000000000")
+			if removed, err := n.Sweep(t.Context(), []string{"42", "a:b", "7", "nobody"}); removed != 3 || err != nil {
+				t.Errorf("removed %d, %v", removed, err)
+			}
+			notes := n.rdb.HGetAll(t.Context(), presenceKey("42")).Val()
+			if len(notes) != 1 || notes["a"] == "" || n.rdb.Exists(t.Context(), presenceKey("7")).Val() != 0 {
+				t.Errorf("left: %v", notes)
+			}
+		})
+	}
+}
+
+func TestSweepWithoutRedis(t *testing.T) {
+	srv := redistest.Start(t)
+	n := start(t, srv.Addr, "a", Options{Budget: 50 * time.Millisecond})
+	srv.Kill()
+	if _, err := n.Sweep(t.Context(), []string{"42"}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
