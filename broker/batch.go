@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,26 +40,50 @@ const (
 type pending struct {
 	// Static once in line.
 	draft    *notify.Draft
+	under    string // the key of admit; "": it is not asked
 	deadline time.Time
 	turn     chan struct{} // never closed; at most one send: decided, or told to lead
 
 	batch []*pending // written before turn: the batch to lead, itself last
 
 	// Written by the batch's leader, before turn.
-	receipt Receipt
-	err     error
+	receipt   Receipt
+	admission Admission
+	err       error
 }
 
-// publishOne is Publish for one draft without an idempotency key.
-func (b *Broker) publishOne(ctx context.Context, d *notify.Draft) (Receipt, error) {
-	p := &pending{draft: d, deadline: time.Now().Add(b.o.Budget)}
+// Admission is what admit answered for one publish, which costs 1.
+type Admission struct {
+	Asked   bool     // false: there was no answer, and it was let pass
+	Clock   int64    // as admit tells it
+	Numbers [3]int64 // the first is above 0 if it may not pass
+}
+
+// Denied reports that the publish may not pass.
+func (a Admission) Denied() bool { return a.Asked && a.Numbers[0] > 0 }
+
+// PublishAdmitted is Publish for one draft under a condition that is decided in
+// the same script, before anything is stored: Options.Admit, asked under the key.
+// What is denied is neither stored nor announced. It is for brokers that wait for
+// no replicas; Admits says so.
+func (b *Broker) PublishAdmitted(ctx context.Context, d *notify.Draft, key string) (Receipt, Admission, error) {
+	p := b.publishOne(ctx, d, key)
+	return p.receipt, p.admission, p.err
+}
+
+// Admits reports whether PublishAdmitted can be used.
+func (b *Broker) Admits() bool { return b.o.Admit != "" && b.o.WaitReplicas == 0 }
+
+// publishOne publishes one draft without an idempotency key.
+func (b *Broker) publishOne(ctx context.Context, d *notify.Draft, under string) *pending {
+	p := &pending{draft: d, under: under, deadline: time.Now().Add(b.o.Budget)}
 	if b.batches.enter(p) {
 		<-p.turn // for no longer than the deadlines of those before it
 	}
 	if p.batch != nil {
 		b.lead(ctx, p.batch)
 	}
-	return p.receipt, p.err
+	return p
 }
 
 // enter gives p a batch of its own, or puts it in line and returns true.
@@ -108,39 +133,24 @@ func nextBatch(line []*pending) int {
 // lead publishes for the whole batch, of which the caller is the last, and passes
 // the lead on, even if the client panics.
 func (b *Broker) lead(ctx context.Context, batch []*pending) {
-	self := batch[len(batch)-1]
-	done := false
+	err := unavailable("publish", errPanicked)
 	defer func() {
 		b.batches.pass()
-		if !done {
-			settle(batch, self, func(p *pending, _ int) { p.err = unavailable("publish", errPanicked) })
+		self := batch[len(batch)-1]
+		for _, p := range batch {
+			if err != nil {
+				p.err = err
+			}
+			if p != self {
+				p.turn <- struct{}{}
+			}
 		}
 	}()
-	receipts, err := b.publishBatch(ctx, batch)
-	done = true
-	settle(batch, self, func(p *pending, i int) {
-		switch {
-		case err != nil:
-			p.err = err
-		case receipts[i].refused():
-			p.err = unavailable("publish", errRefused)
-		default:
-			p.receipt = receipts[i]
-		}
-	})
+	err = b.publishBatch(ctx, batch)
 }
 
-// settle decides all of a batch and wakes those who wait.
-func settle(batch []*pending, self *pending, decide func(p *pending, i int)) {
-	for i, p := range batch {
-		decide(p, i)
-		if p != self {
-			p.turn <- struct{}{}
-		}
-	}
-}
-
-func (b *Broker) publishBatch(ctx context.Context, batch []*pending) ([]Receipt, error) {
+// publishBatch notes for each of the batch what became of it.
+func (b *Broker) publishBatch(ctx context.Context, batch []*pending) error {
 	drafts := make([]notify.Draft, len(batch))
 	for i, p := range batch {
 		drafts[i] = *p.draft
@@ -148,10 +158,52 @@ func (b *Broker) publishBatch(ctx context.Context, batch []*pending) ([]Receipt,
 	left := time.Until(batch[0].deadline)
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	c := b.newCall(drafts, Idempotency{}, nil, left)
-	c.mode = apart
-	receipts, _, err := c.publish(ctx, b, len(drafts))
-	return receipts, err
+	c, want := b.newCall(drafts, Idempotency{}, nil, left), 2*len(batch)
+	c.mode = append(c.mode, apart...)
+	if c.ask(batch) {
+		want += 4 * len(batch)
+	}
+	n, _, err := c.publish(ctx, b, want)
+	if err != nil {
+		return err
+	}
+	answers := n[2*len(batch):]
+	for i, r := range receipts(n[:2*len(batch)]) {
+		p := batch[i]
+		if len(answers) > 0 {
+			p.admission = admission([4]int64(answers[4*i:]))
+		}
+		switch {
+		case r.ID >= 0:
+			p.receipt = r
+		case !p.admission.Denied():
+			p.err = unavailable("publish", errRefused)
+		}
+	}
+	return nil
+}
+
+// ask adds to the call under which of admit's keys each of the batch is; false
+// if none is under any.
+func (c *call) ask(batch []*pending) (any bool) {
+	numbers := map[string]int{"": 0}
+	for _, p := range batch {
+		number, ok := numbers[p.under]
+		if !ok {
+			number = len(numbers)
+			numbers[p.under] = number
+			c.keys = append(c.keys, p.under)
+		}
+		c.mode = strconv.AppendInt(append(c.mode, ' '), int64(number), 10)
+	}
+	if len(numbers) == 1 {
+		c.mode = c.mode[:len(apart)]
+	}
+	return len(numbers) > 1
+}
+
+func admission(n [4]int64) Admission {
+	return Admission{Asked: n[0] != 0, Clock: n[0], Numbers: [3]int64(n[1:])}
 }
 
 var (

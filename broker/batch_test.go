@@ -164,3 +164,66 @@ func TestStoppedRedisHoldsNoLineUp(t *testing.T) {
 		t.Errorf("the log has %d entries: what was refused was stored", len(log))
 	}
 }
+
+// admitThree is a condition that lets three pass under each key, and fails where
+// the key is not its own.
+const admitThree = `
+local function admit(key, costs)
+  local reply, n = { 42 }, redis.call('INCRBY', key, #costs / 2)
+  for i = 1, #costs / 2 do
+    local place = n - #costs / 2 + i
+    reply[#reply + 1] = place > 3 and 7 or 0
+    reply[#reply + 1] = math.max(0, 3 - place)
+    reply[#reply + 1] = i
+  end
+  return reply
+end
+`
+
+// What is not admitted is neither stored nor counted as failed, and each answer
+// is of its own key; where there is no answer everything passes.
+func TestPublishAdmitted(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		o := Options{Budget: patience, Admit: admitThree}
+		publish(t, New(rdb, o), draft("warm", "1"))
+		if err := rdb.LPush(t.Context(), "broken", "x").Err(); err != nil {
+			t.Fatal(err)
+		}
+		g := &gate{pass: make(chan struct{})}
+		rdb.AddHook(g)
+		b := New(rdb, o)
+		type result struct {
+			r   Receipt
+			a   Admission
+			err error
+		}
+		keys := append(slices.Repeat([]string{""}, maxAlone), "x", "y", "x", "broken", "x", "", "x", "y", "x")
+		results := make([]result, len(keys))
+		var wg sync.WaitGroup
+		for i, key := range keys {
+			wg.Go(func() {
+				d := draft(fmt.Sprint("u", i), "1")
+				results[i].r, results[i].a, results[i].err = b.PublishAdmitted(t.Context(), &d, key)
+			})
+			b.awaitTurn(g, i+1)
+		}
+		close(g.pass)
+		wg.Wait()
+		seen := map[string]int{}
+		for i, got := range results {
+			key := keys[i]
+			seen[key]++
+			asked := key == "x" || key == "y"
+			denied := asked && seen[key] > 3
+			if got.err != nil || got.a.Asked != asked || got.a.Denied() != denied || (got.r.ID != 0) == denied {
+				t.Errorf("%d under %q: %+v", i, key, got)
+			}
+			if want := max(0, 3-seen[key]); asked && (got.a.Clock != 42 || got.a.Numbers[1] != int64(want)) {
+				t.Errorf("%d under %q has another's answer: %+v", i, key, got.a)
+			}
+			if n := len(readAll(t, b, fmt.Sprint("u", i))); (n == 0) != denied {
+				t.Errorf("%d under %q: %d stored", i, key, n)
+			}
+		}
+	})
+}

@@ -39,6 +39,7 @@ type Options struct {
 	IdempotencyTTL time.Duration // how long an idempotency key is kept; default 24 h
 	WaitReplicas   int           // replicas that must have a publish before it is acknowledged; default none
 	WaitTimeout    time.Duration // how long they may take, beside Budget; default 250 ms
+	Admit          string        // Lua that defines admit(key, costs), for PublishAdmitted; see publish.lua. Default: everything is admitted
 	CanaryEvery    time.Duration // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
 	Node           string        // this node's name, in its canary; default random
 	Log            *slog.Logger  // default: nothing is logged
@@ -46,8 +47,9 @@ type Options struct {
 
 // Broker speaks to one Redis primary. Its clients must never retry a write.
 type Broker struct {
-	rdb redis.UniversalClient
-	o   Options
+	rdb     redis.UniversalClient
+	o       Options
+	publish *redis.Script
 
 	// offset is Redis's clock minus this node's monotonic one, in ms, as of the
 	// last answer; it dates the deadlines that publish.lua checks.
@@ -68,9 +70,8 @@ var afterSource string
 var stateSource string
 
 var (
-	publishScript = redis.NewScript(publishSource)
-	stateScript   = redis.NewScript(stateSource)
-	afterScript   = redis.NewScript(afterSource)
+	stateScript = redis.NewScript(stateSource)
+	afterScript = redis.NewScript(afterSource)
 )
 
 // New returns a broker on rdb, which must be configured never to retry
@@ -100,7 +101,7 @@ func New(rdb redis.UniversalClient, o Options) *Broker {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Broker{rdb: rdb, o: o, start: time.Now()}
+	return &Broker{rdb: rdb, o: o, publish: redis.NewScript(o.Admit + publishSource), start: time.Now()}
 }
 
 func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -21,9 +21,6 @@ type Receipt struct {
 	Nodes int       // subscriptions that Redis announced it to
 }
 
-// refused reports that Redis could not store this one of several.
-func (r Receipt) refused() bool { return r.ID < 0 }
-
 // Idempotency makes a publish happen once. The zero value means that each call
 // is a publish of its own.
 type Idempotency struct {
@@ -44,16 +41,16 @@ type Idempotency struct {
 // retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
 	if len(drafts) == 1 && idem.Key == "" && b.o.WaitReplicas == 0 {
-		r, err := b.publishOne(ctx, &drafts[0])
-		if err != nil {
-			return nil, false, err
+		p := b.publishOne(ctx, &drafts[0], "")
+		if p.err != nil {
+			return nil, false, p.err
 		}
-		return []Receipt{r}, false, nil
+		return []Receipt{p.receipt}, false, nil
 	}
-	return b.publish(ctx, drafts, idem, nil)
+	return b.publishAll(ctx, drafts, idem, nil)
 }
 
-func (b *Broker) publish(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
+func (b *Broker) publishAll(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
 	call := b.newCall(drafts, idem, tickets, b.o.Budget)
 	budget := b.o.Budget
 	if call.waits(b) {
@@ -61,11 +58,15 @@ func (b *Broker) publish(ctx context.Context, drafts []notify.Draft, idem Idempo
 	}
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	return call.publish(ctx, b, len(drafts))
+	numbers, replayed, err := call.publish(ctx, b, 2*len(drafts))
+	if err != nil {
+		return nil, false, err
+	}
+	return receipts(numbers), replayed, nil
 }
 
-// publish runs the script, and reads the receipts.
-func (c *call) publish(ctx context.Context, b *Broker, drafts int) (_ []Receipt, replayed bool, _ error) {
+// publish runs the script, and returns the so many numbers that it answers with.
+func (c *call) publish(ctx context.Context, b *Broker, want int) (_ []int64, replayed bool, _ error) {
 	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
 		v, err := c.run(ctx, b)
 		if err != nil {
@@ -73,11 +74,11 @@ func (c *call) publish(ctx context.Context, b *Broker, drafts int) (_ []Receipt,
 		}
 		switch verdict := v[0]; verdict {
 		case "stored", "replay":
-			receipts, err := parseReceipts(v[2:], drafts)
-			if err != nil {
-				return nil, false, unavailable("publish", err)
+			n, err := integers(v[2:])
+			if err != nil || len(n) != want {
+				return nil, false, unavailable("publish", fmt.Errorf("unexpected reply %q", v))
 			}
-			return receipts, verdict == "replay", nil
+			return n, verdict == "replay", nil
 		case "mismatch":
 			return nil, false, ErrMismatch
 		}
@@ -97,7 +98,7 @@ type call struct {
 }
 
 // apart is the mode of publishes that fail each for itself.
-var apart = []byte("apart")
+const apart = "apart"
 
 // newCall prepares a run for publishers that give up after budget.
 func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Ticket, budget time.Duration) *call {
@@ -181,11 +182,11 @@ func (c *call) waits(b *Broker) bool { return b.o.WaitReplicas > 0 && !c.held }
 
 func (c *call) eval(ctx context.Context, b *Broker, args []any) (string, error) {
 	if !c.waits(b) {
-		return publishScript.Run(ctx, b.rdb, c.keys, args...).Text()
+		return b.publish.Run(ctx, b.rdb, c.keys, args...).Text()
 	}
 	text, err := c.evalAndWait(ctx, b, args)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		if err := publishScript.Load(ctx, b.rdb).Err(); err != nil {
+		if err := b.publish.Load(ctx, b.rdb).Err(); err != nil {
 			return "", err
 		}
 		text, err = c.evalAndWait(ctx, b, args)
@@ -198,7 +199,7 @@ func (c *call) eval(ctx context.Context, b *Broker, args []any) (string, error) 
 func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) (string, error) {
 	var script, wait *redis.Cmd
 	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		script = publishScript.EvalSha(ctx, p, c.keys, args...)
+		script = b.publish.EvalSha(ctx, p, c.keys, args...)
 		wait = p.Do(ctx, "WAIT", b.o.WaitReplicas, b.o.WaitTimeout.Milliseconds())
 		return nil
 	})
@@ -239,14 +240,11 @@ func (b *Broker) learnTime(ms string, sent time.Time, must bool) {
 	}
 }
 
-func parseReceipts(v []string, drafts int) ([]Receipt, error) {
-	n, err := integers(v)
-	if err != nil || len(n) != 2*drafts {
-		return nil, fmt.Errorf("unexpected reply %q", v)
+// receipts reads an id and a number of subscriptions for each.
+func receipts(n []int64) []Receipt {
+	list := make([]Receipt, len(n)/2)
+	for i := range list {
+		list[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
 	}
-	receipts := make([]Receipt, drafts)
-	for i := range receipts {
-		receipts[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
-	}
-	return receipts, nil
+	return list
 }

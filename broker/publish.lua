@@ -4,7 +4,7 @@
 --
 -- KEYS  three for each notification: its user's log, state and expiring
 --       (see keys.go), and with tickets a fourth: the hash that holds its one;
---       then the idempotency key if ARGV[6] is not ''
+--       then the idempotency key if ARGV[6] is not '', or the keys of admit
 -- ARGV  1 length of a log        2 retention of a log, ms
 --       3 for each notification "<bytes of its tail>,<ttl ms>;"; a tail of 0
 --         bytes is the previous one again; ttl 0 none, -1 ephemeral
@@ -17,11 +17,18 @@
 --         that cannot be stored does not fail the others; else tickets: one for
 --         each notification, separated by spaces, each a field of the fourth
 --         key. One whose ticket is gone is left out; what is published takes its
---         ticket away, last: an append that Redis refuses keeps the ticket
+--         ticket away, last: an append that Redis refuses keeps the ticket.
+--         'apart' may be followed by a number for each notification: which of the
+--         keys of admit, from 1, it is under; 0 under none
+-- admit(key, costs), if it is put in front of this script (Options.Admit), says
+-- which notifications may pass: it returns a clock, then three integers for each
+-- cost, the first of them 0 if it may.
 -- Returns "<verdict> <time in ms> <id> <receivers> <id> <receivers> …"; id 0 for
--- an ephemeral one, -1 for one that could not be stored; receivers -1 for one
--- that was left out. Verdicts: 'stored', 'replay' (the first answer again, its
--- time included), 'mismatch' (same key, another request), 'late'.
+-- an ephemeral one, -1 for one that could not be stored, -2 for one that was not
+-- admitted; receivers -1 for one that was left out. Verdicts: 'stored', 'replay'
+-- (the first answer again, its time included), 'mismatch' (same key, another
+-- request), 'late'. Where admit was asked, four numbers for each notification
+-- follow: the clock and its three, or four zeros if there was no answer.
 local call = redis.call
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -97,13 +104,35 @@ end
 
 local answer, frames = {'stored', ts}, {}
 local k, at, tail = 1, 1, ''
-local apart, step, tickets = ARGV[8] == 'apart', 3, nil
+local apart, step, tickets = string.sub(ARGV[8], 1, 5) == 'apart', 3, nil
 if ARGV[8] ~= '' and not apart then
   step, tickets = 4, {}
   for ticket in string.gmatch(ARGV[8], '%S+') do
     tickets[#tickets + 1] = ticket
   end
 end
+
+-- Asks admit for the notifications under each key together, in their order.
+-- Returns a list of {clock, three numbers}; false where there is no answer.
+local function admissions(numbers)
+  local of, under, keys = {}, {}, 0
+  for number in string.gmatch(numbers, '%d+') do
+    number = tonumber(number)
+    of[#of + 1] = number
+    under[number] = under[number] or {}
+    table.insert(under[number], #of)
+    keys = math.max(keys, number)
+  end
+  local said = {}
+  for number = 1, keys do
+    local ok, reply = pcall(admit, KEYS[#KEYS - keys + number], string.rep('1,', #under[number]))
+    for i, notification in ipairs(under[number]) do
+      said[notification] = ok and { reply[1], reply[3 * i - 1], reply[3 * i], reply[3 * i + 1] }
+    end
+  end
+  return said
+end
+local asked = apart and #ARGV[8] > 5 and admissions(string.sub(ARGV[8], 7))
 for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
   size, ttl = tonumber(size), tonumber(ttl)
   if size > 0 then
@@ -112,6 +141,10 @@ for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
   end
   local id, frame, receivers, ticket = '0', false, tickets and '-1' or '0', tickets and tickets[#frames + 1]
   local gone = ticket and call('HEXISTS', KEYS[k + 3], ticket) == 0
+  local said = asked and asked[#frames + 1]
+  if said and said[2] > 0 then
+    id, gone = '-2', true
+  end
   if not gone then
     if ttl < 0 then
       frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
@@ -143,5 +176,11 @@ end
 if idem then
   call('HSET', idem, 'print', ARGV[6], 'answer', table.concat(answer, ' ', 2))
   call('PEXPIRE', idem, ARGV[7])
+end
+for i = 1, asked and #frames or 0 do
+  local said = asked[i] or { 0, 0, 0, 0 }
+  for n = 1, 4 do
+    answer[#answer + 1] = int(said[n])
+  end
 end
 return table.concat(answer, ' ')

@@ -23,6 +23,6 @@ func (b *Broker) PublishHeld(ctx context.Context, drafts []notify.Draft, tickets
 	if len(tickets) != len(drafts) {
 		return nil, fmt.Errorf("publish: %d tickets for %d notifications", len(tickets), len(drafts))
 	}
-	receipts, _, err := b.publish(ctx, drafts, Idempotency{}, tickets)
+	receipts, _, err := b.publishAll(ctx, drafts, Idempotency{}, tickets)
 	return receipts, err
 }

@@ -106,6 +106,35 @@ func (l *Limiter) Allow(ctx context.Context, subject string, n int) Decision {
 	return d
 }
 
+// Lua defines admit(key, costs), a function for scripts that do what is limited in
+// the same step: it asks and counts as Allow does, for costs in order of arrival,
+// comma-separated, and returns what Decide reads. It is "" if nothing is limited.
+// Such a script should call it by pcall, and go on without an answer if it fails.
+func (l *Limiter) Lua() string {
+	if l.limit.Off() {
+		return ""
+	}
+	return fmt.Sprintf("%slocal function admit(key, costs) return sliding_window(key, %d, %d, costs) end\n",
+		windowSource, l.limit.N, l.limit.Per.Microseconds())
+}
+
+// Key is what admit is given for the subject.
+func (l *Limiter) Key(subject string) string { return windowKey(l.scope, subject) }
+
+// Decide reads what admit returned for one cost n: Redis's clock in µs, which
+// comes first of all, and the three numbers of that cost. Without them, because
+// of err, it fails open.
+func (l *Limiter) Decide(n int, clock int64, numbers [3]int64, err error) Decision {
+	var d Decision
+	if err != nil {
+		d = l.failOpen(n, err)
+	} else {
+		d = l.decision(n, replies{clock, numbers[0], numbers[1], numbers[2]}.verdict(0))
+	}
+	l.count(d)
+	return d
+}
+
 func (l *Limiter) count(d Decision) {
 	switch {
 	case d.FailedOpen:

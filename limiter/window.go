@@ -50,7 +50,7 @@ func plain(c byte) bool {
 //go:embed window.lua
 var windowSource string
 
-var windowScript = redis.NewScript(windowSource)
+var windowScript = redis.NewScript(windowSource + "return sliding_window(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3])\n")
 
 // verdict is the script's answer to one cost.
 type verdict struct {

@@ -1,9 +1,10 @@
 -- May each of these costs pass now? Asked of one sliding window, exactly, by Redis's clock.
+-- A function, which window.go and other rooms' scripts call.
 --
--- KEYS[1]  zset  ratelimit:<scope>:<subject>
--- ARGV[1]  the limit: cost that any window may hold, 1 to 1e9
--- ARGV[2]  the window in µs, a whole number of ms
--- ARGV[3]  costs in order of arrival, comma-separated: "1", "1,20,1"; a cost of 0 looks without counting
+-- key     zset  ratelimit:<scope>:<subject>
+-- limit   cost that any window may hold, 1 to 1e9
+-- window  in µs, a whole number of ms
+-- costs   in order of arrival, comma-separated: "1", "1,20,1"; a cost of 0 looks without counting
 --
 -- Returns integers: Redis's clock in µs, then three for each cost:
 --   wait       µs until this cost could pass; 0: it was admitted. Over the limit itself: the window
@@ -40,94 +41,95 @@
 local WRAP = 1e15
 local PRUNE = 1000 -- entries; bounds how long one run keeps other clients waiting
 
-local key, limit, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local t = redis.call('TIME')
-local clock = t[1] * 1000000 + t[2]
+local function sliding_window(key, limit, window, costs)
+  local t = redis.call('TIME')
+  local clock = t[1] * 1000000 + t[2]
 
-local function entry(rank)
-  local e = redis.call('ZRANGE', key, rank, rank, 'WITHSCORES')
-  if not e[1] then return nil end
-  local sum, cost, skew = string.match(e[1], '^(%d+):(%d+):?(%d*)$')
-  return { member = e[1], at = tonumber(e[2]), sum = tonumber(sum), cost = tonumber(cost), skew = tonumber(skew) or 0 }
-end
-
-local function add(at, sum, cost, skew)
-  local member = string.format('%016d:%d', sum, cost)
-  if skew > 0 then member = member .. string.format(':%d', skew) end
-  redis.call('ZADD', key, at, member)
-  redis.call('PEXPIRE', key, window / 1000)
-end
-
-local now, skew = clock, 0
-local newest = entry(-1)
-if newest then
-  skew = newest.skew
-  if clock + skew < newest.at then
-    skew = newest.at - clock
-    add(newest.at, newest.sum, newest.cost, skew)
-    redis.call('ZREM', key, newest.member)
+  local function entry(rank)
+    local e = redis.call('ZRANGE', key, rank, rank, 'WITHSCORES')
+    if not e[1] then return nil end
+    local sum, cost, skew = string.match(e[1], '^(%d+):(%d+):?(%d*)$')
+    return { member = e[1], at = tonumber(e[2]), sum = tonumber(sum), cost = tonumber(cost), skew = tonumber(skew) or 0 }
   end
-  now = clock + skew
-  if newest.at <= now - window then
-    redis.call('UNLINK', key)
-    newest, now, skew = nil, clock, 0
+
+  local function add(at, sum, cost, skew)
+    local member = string.format('%016d:%d', sum, cost)
+    if skew > 0 then member = member .. string.format(':%d', skew) end
+    redis.call('ZADD', key, at, member)
+    redis.call('PEXPIRE', key, window / 1000)
   end
-end
 
-local oldest, first, held = nil, 0, 0 -- the window's oldest entry, its rank, the cost in the window
-if newest then
-  first = redis.call('ZCOUNT', key, '-inf', now - window)
-  if first > 0 then
-    local gone = math.min(first, PRUNE)
-    redis.call('ZREMRANGEBYRANK', key, 0, gone - 1)
-    first = first - gone
-  end
-  oldest = entry(first)
-  held = (newest.sum - oldest.sum) % WRAP + oldest.cost
-end
-
-local stored, admitted = held, 0
-local waits = {} -- equal needs are looked up once
-
--- µs until entries worth need have left. This run's own leave together, last.
-local function wait(need)
-  if need > stored then return window end
-  if need <= oldest.cost then return oldest.at + window - now end
-  if not waits[need] then
-    local low, high = first + 1, redis.call('ZCARD', key) - 1
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      local e = entry(middle)
-      if (e.sum - oldest.sum) % WRAP + oldest.cost >= need then high = middle else low = middle + 1 end
-    end
-    waits[need] = entry(low).at + window - now
-  end
-  return waits[need]
-end
-
-local reply = { clock }
-for text in string.gmatch(ARGV[3], '%d+') do
-  local cost, delay = tonumber(text), 0
-  if cost > limit then
-    delay = window
-  elseif cost > 0 and held + cost > limit then
-    delay = wait(held + cost - limit)
-  else
-    held, admitted = held + cost, admitted + cost
-  end
-  local reset = 0
-  if oldest then reset = oldest.at + window - now elseif held > 0 then reset = window end
-  reply[#reply + 1] = delay
-  reply[#reply + 1] = math.max(0, limit - held)
-  reply[#reply + 1] = reset
-end
-
-if admitted > 0 then
-  local sum = admitted
+  local now, skew = clock, 0
+  local newest = entry(-1)
   if newest then
-    sum = newest.sum + admitted
-    if sum >= WRAP and now > newest.at then sum = sum - WRAP end
+    skew = newest.skew
+    if clock + skew < newest.at then
+      skew = newest.at - clock
+      add(newest.at, newest.sum, newest.cost, skew)
+      redis.call('ZREM', key, newest.member)
+    end
+    now = clock + skew
+    if newest.at <= now - window then
+      redis.call('UNLINK', key)
+      newest, now, skew = nil, clock, 0
+    end
   end
-  add(now, sum, admitted, skew)
+
+  local oldest, first, held = nil, 0, 0 -- the window's oldest entry, its rank, the cost in the window
+  if newest then
+    first = redis.call('ZCOUNT', key, '-inf', now - window)
+    if first > 0 then
+      local gone = math.min(first, PRUNE)
+      redis.call('ZREMRANGEBYRANK', key, 0, gone - 1)
+      first = first - gone
+    end
+    oldest = entry(first)
+    held = (newest.sum - oldest.sum) % WRAP + oldest.cost
+  end
+
+  local stored, admitted = held, 0
+  local waits = {} -- equal needs are looked up once
+
+  -- µs until entries worth need have left. This run's own leave together, last.
+  local function wait(need)
+    if need > stored then return window end
+    if need <= oldest.cost then return oldest.at + window - now end
+    if not waits[need] then
+      local low, high = first + 1, redis.call('ZCARD', key) - 1
+      while low < high do
+        local middle = math.floor((low + high) / 2)
+        local e = entry(middle)
+        if (e.sum - oldest.sum) % WRAP + oldest.cost >= need then high = middle else low = middle + 1 end
+      end
+      waits[need] = entry(low).at + window - now
+    end
+    return waits[need]
+  end
+
+  local reply = { clock }
+  for text in string.gmatch(costs, '%d+') do
+    local cost, delay = tonumber(text), 0
+    if cost > limit then
+      delay = window
+    elseif cost > 0 and held + cost > limit then
+      delay = wait(held + cost - limit)
+    else
+      held, admitted = held + cost, admitted + cost
+    end
+    local reset = 0
+    if oldest then reset = oldest.at + window - now elseif held > 0 then reset = window end
+    reply[#reply + 1] = delay
+    reply[#reply + 1] = math.max(0, limit - held)
+    reply[#reply + 1] = reset
+  end
+
+  if admitted > 0 then
+    local sum = admitted
+    if newest then
+      sum = newest.sum + admitted
+      if sum >= WRAP and now > newest.at then sum = sum - WRAP end
+    end
+    add(now, sum, admitted, skew)
+  end
+  return reply
 end
-return reply

@@ -35,7 +35,11 @@ func principal(c *fiber.Ctx) auth.Principal {
 // limit spends cost for the subject and puts the limit's headers on the answer,
 // or refuses with 429.
 func (s *Server) limit(c *fiber.Ctx, l *limiter.Limiter, subject string, cost int) error {
-	d := l.Allow(s.ctx, subject, cost)
+	return s.limited(c, l.Allow(s.ctx, subject, cost))
+}
+
+// limited puts a limit's headers on the answer, or refuses with 429.
+func (s *Server) limited(c *fiber.Ctx, d limiter.Decision) error {
 	for name, value := range d.Headers() {
 		c.Set(name, value)
 	}

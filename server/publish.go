@@ -1,6 +1,8 @@
 package server
 
 import (
+	"cmp"
+	"errors"
 	"strconv"
 	"time"
 
@@ -40,6 +42,13 @@ func (s *Server) notifyOne(c *fiber.Ctx) error {
 		}
 		return err
 	})
+	if err == nil && !r.Many && idem.Key == "" && !r.When.Scheduled() && s.Broker.Admits() {
+		r, err := s.publishLimited(c, &all[0])
+		if err != nil {
+			return err
+		}
+		return answerReceipt(c, r)
+	}
 	if err := s.spend(c, len(all), err); err != nil {
 		return err
 	}
@@ -91,6 +100,22 @@ func (s *Server) publish(c *fiber.Ctx, all []notify.Draft, idem broker.Idempoten
 	}
 	return receipts, err
 }
+
+// publishLimited takes the cost of one notification from its client's limit and
+// publishes it, in one step: what most requests are takes one round trip.
+func (s *Server) publishLimited(c *fiber.Ctx, d *notify.Draft) (broker.Receipt, error) {
+	r, a, err := s.Broker.PublishAdmitted(s.ctx, d, s.Publish.Key(client(c)))
+	var unasked error
+	if !a.Asked {
+		unasked = cmp.Or(err, errUnasked)
+	}
+	if err := s.limited(c, s.Publish.Decide(1, a.Clock, a.Numbers, unasked)); err != nil {
+		return r, err
+	}
+	return r, err
+}
+
+var errUnasked = errors.New("the window's script failed")
 
 // answerReceipt writes {"ok":true,"id":…,"nodes":…} without reflection: it is
 // the answer to nearly every request.

@@ -130,7 +130,9 @@ func (g *gateway) wire() (err error) {
 	if perUser == 0 {
 		perUser = -1
 	}
+	publishes := limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget})
 	g.broker = broker.New(g.commands, broker.Options{
+		Admit:     publishes.Lua(),
 		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: g.budget, Log: log,
 		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: g.node,
 	})
@@ -151,7 +153,7 @@ func (g *gateway) wire() (err error) {
 	g.server, err = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
-		Publish:  limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget}),
+		Publish:  publishes,
 		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
 		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
 		Redis: g.sampler,
