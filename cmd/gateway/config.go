@@ -40,9 +40,7 @@ type settings struct {
 
 	Strict onOff `default:"off" placeholder:"on|off" help:"Refuse to start with a Redis whose maxmemory-policy evicts sessions and logs; off: warn."`
 
-	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
-	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
-	SessionCookie string        `default:"sid" help:"Name of the session cookie."`
+	sessionSettings
 
 	MaxConnectionsPerUser int           `default:"20" help:"Connections of one user on this node; 0 for no limit."`
 	MaxConnections        int           `placeholder:"N" default:"0" help:"Connections on this node (default: what the limit of open files allows)."`
@@ -68,6 +66,8 @@ type config struct {
 	proxies []netip.Prefix
 	publish limiter.Limit
 	connect limiter.Limit
+
+	sessions sessionConfig
 }
 
 // config checks the settings; its error names the one that is wrong.
@@ -100,9 +100,6 @@ func (s settings) config() (config, error) {
 		{"HERALD_LOG_RETENTION", func() error { return atLeast(c.LogRetention, time.Second) }},
 		{"HERALD_WAIT_REPLICAS", func() error { return waitReplicas(c) }},
 		{"HERALD_WAIT_TIMEOUT", func() error { return atLeast(c.WaitTimeout, time.Millisecond) }},
-		{"HERALD_SESSION_TTL", func() error { return atLeast(c.SessionTTL, time.Second) }},
-		{"HERALD_SESSION_MAX_AGE", func() error { return atLeast(c.SessionMaxAge, time.Second) }},
-		{"HERALD_SESSION_COOKIE", func() error { return cookieName(c.SessionCookie) }},
 		{"HERALD_MAX_CONNECTIONS_PER_USER", func() error { return atLeast(int64(c.MaxConnectionsPerUser), 0) }},
 		{"HERALD_MAX_CONNECTIONS", func() error { return atLeast(int64(c.MaxConnections), 0) }},
 		{"HERALD_PING", func() error { return atLeast(c.Ping, time.Second) }},
@@ -112,6 +109,10 @@ func (s settings) config() (config, error) {
 		if err := k.check(); err != nil {
 			return config{}, fmt.Errorf("%s: %w", k.setting, err)
 		}
+	}
+	var err error
+	if c.sessions, err = c.sessionConfig(c); err != nil {
+		return config{}, err
 	}
 	return c, nil
 }
