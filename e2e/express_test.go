@@ -212,7 +212,7 @@ func TestJSONSessions(t *testing.T) {
 	g, r := node(t, "HERALD_SESSION_FORMAT=json", "HERALD_SESSION_COOKIE=sessionId",
 		"HERALD_SESSION_SLIDE=on", "HERALD_SESSION_TTL=1h", "HERALD_SESSION_CHECK=1s")
 	rdb := r.Client()
-	if err := rdb.SetEx(t.Context(), "session:"+id, `{"userId":42,"cart":[]}`, time.Minute).Err(); err != nil {
+	if err := rdb.Do(t.Context(), "SETEX", "session:"+id, 60, `{"userId":42,"cart":[]}`).Err(); err != nil {
 		t.Fatal(err)
 	}
 	cookie := "Cookie: sessionId=" + id
@@ -236,7 +236,7 @@ func TestJSONSessions(t *testing.T) {
 func TestRedisAwayWithForeignSessions(t *testing.T) {
 	g, r := node(t, "HERALD_SESSION_FORMAT=json", "HERALD_SESSION_CHECK=1s")
 	const cookie = "Cookie: sid=session-of-alice"
-	if err := r.Client().SetEx(t.Context(), "session:session-of-alice", `{"userId":"alice"}`, time.Hour).Err(); err != nil {
+	if err := r.Client().Do(t.Context(), "SETEX", "session:session-of-alice", 3600, `{"userId":"alice"}`).Err(); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := connect(t, g, dialOptions{header: []string{cookie, g.Origin()}})

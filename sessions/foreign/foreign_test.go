@@ -250,6 +250,13 @@ func TestExpiries(t *testing.T) {
 		for i := range 2*group + 1 {
 			use(fmt.Sprintf("session-%d", i), `{"userId":"42","pad":"`+pad+`"}`)
 		}
+		keys := make([]string, group)
+		for i := range keys {
+			keys[i] = fmt.Sprintf("session:session-%d", i)
+		}
+		if rows, err := s.read(t.Context(), keys, 0); err != nil || len(rows) != answerBytes/(20<<10)+1 {
+			t.Errorf("%d of %d long rows in one answer, %v", len(rows), group, err)
+		}
 		rdb.Del(t.Context(), "session:session-0")
 		set(t, rdb, "session:session-1", `{"userId":"43"}`, time.Hour)
 		set(t, rdb, "session:session-2", `{"userId":42}`, 0)
