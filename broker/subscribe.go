@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -27,6 +29,9 @@ type Handlers struct {
 	Subscribed func()
 	// Channels are further channels to listen on, with what to do with a payload.
 	Channels map[string]func(payload string)
+	// Patterns are the same for channels by pattern. Where Redis's rules forbid
+	// one (ACL), all else is received without it.
+	Patterns map[string]func(channel, payload string)
 }
 
 // SubscriptionStats counts what came over the subscription.
@@ -47,6 +52,7 @@ type subscription struct {
 	subscriptions atomic.Uint64
 	lost          atomic.Uint64
 	warned        atomic.Int64 // ns since Broker.start when a dropped message was last logged
+	forbade       atomic.Bool  // a further pattern was forbidden, and that has been logged
 }
 
 // Hears reports whether this node hears its own subscription: its canary came
@@ -115,31 +121,47 @@ func (b *Broker) listenOnce(ctx context.Context, rdb redis.UniversalClient, h Ha
 	go func() { defer close(watcher); b.watch(ctx); _ = ps.Close() }()
 	defer func() { cancel(); <-watcher }()
 
-	if err := ps.PSubscribe(ctx, channelPattern); err != nil {
-		return err
+	patterns := slices.Sorted(maps.Keys(h.Patterns))
+	for _, p := range append([]string{channelPattern}, patterns...) { // one by one: each is forbidden for itself
+		if err := ps.PSubscribe(ctx, p); err != nil {
+			return err
+		}
 	}
 	if err := ps.Subscribe(ctx, channels...); err != nil {
 		return err
 	}
-	for confirmed := 0; ; {
+	all := 1 + len(patterns) + len(channels)
+	for answered := 0; ; {
 		v, err := ps.Receive(ctx)
+		if further := answered - 1; redis.HasErrorPrefix(err, "NOPERM") && further >= 0 && further < len(patterns) {
+			answered++
+			b.forbidden(patterns[further], err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		switch m := v.(type) {
 		case *redis.Subscription:
-			if confirmed++; confirmed == 1+len(channels) {
+			if answered++; answered == all {
 				b.sub.subscriptions.Add(1)
 				b.sub.heard.Store(int64(time.Since(b.start))) // until the canary says otherwise
 				b.o.Log.Info("subscribed", "pattern", channelPattern)
 				h.Subscribed()
-			} else if confirmed > 1+len(channels) {
+			} else if answered > all {
 				return errResubscribed
 			}
 		case *redis.Message:
 			b.sub.received.Add(1)
 			b.receive(m, h)
 		}
+	}
+}
+
+// forbidden logs a pattern that cannot be listened on, once.
+func (b *Broker) forbidden(pattern string, err error) {
+	if !b.sub.forbade.Swap(true) {
+		b.o.Log.Warn("Redis forbids a subscription", "pattern", pattern, "error", err)
 	}
 }
 
@@ -201,6 +223,10 @@ func (b *Broker) singOnce(ctx context.Context, name string) {
 func (b *Broker) receive(m *redis.Message, h Handlers) {
 	if m.Pattern == "" {
 		b.receiveControl(m, h)
+		return
+	}
+	if m.Pattern != channelPattern {
+		h.Patterns[m.Pattern](m.Channel, m.Payload)
 		return
 	}
 	userID, ok := cutChannel(m.Channel)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// nodeOnce installs node/client.mjs's dependency once a test process.
+// nodeOnce installs what the programs in node depend on, once a test process.
 var (
 	nodeOnce sync.Once
 	nodeErr  error
@@ -23,7 +23,9 @@ var (
 
 func npmCI() error {
 	// npm writes this file last, so an interrupted one counts as missing.
-	if _, err := os.Stat("node/node_modules/.package-lock.json"); err == nil {
+	installed, err := os.Stat("node/node_modules/.package-lock.json")
+	wanted, err2 := os.Stat("node/package-lock.json")
+	if err == nil && err2 == nil && !installed.ModTime().Before(wanted.ModTime()) {
 		return nil
 	}
 	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund")

@@ -40,6 +40,23 @@ func (h *Hub) Sessions(n int, f func([]*Socket) bool) {
 	}
 }
 
+// OfSession returns the user's sockets that the session authenticated.
+func (h *Hub) OfSession(userID, session string) []*Socket {
+	u := h.user(userID)
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var list []*Socket
+	for _, s := range u.sockets {
+		if s.Session == session {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // revocations remembers for a while which sessions were revoked:
 //
 //	connect: session found          revoke: deleted, announced

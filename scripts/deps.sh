@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: Debian packages (as root)
-# and the Node clients of e2e/node. Does nothing where nothing is missing.
+# and what the Node programs of e2e/node need. Does nothing where nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -16,7 +16,7 @@ func (s *Server) routes() {
 	s.on("/notify/batch", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyBatch}})
 	s.on("/scheduled/:id", methods{"DELETE": {s.publisher(auth.ScopePublish), s.cancelScheduled}})
 	s.on("/users/:user/scheduled", methods{"GET": {s.publisher(auth.ScopePublish), s.listScheduled}})
-	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.createSession}})
+	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.ownSessions, s.createSession}})
 
 	// Browsers: JWT or session cookie. Before /sessions/:handle, which would take "current".
 	s.user("")
@@ -25,12 +25,12 @@ func (s *Server) routes() {
 	}
 
 	s.on("/sessions/:handle", methods{
-		"PATCH":  {s.publisher(auth.ScopeSessions), s.updateSession},
-		"DELETE": {s.publisher(auth.ScopeSessions), s.revokeSession},
+		"PATCH":  {s.publisher(auth.ScopeSessions), s.ownSessions, s.updateSession},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.ownSessions, s.revokeSession},
 	})
 	s.on("/users/:user/sessions", methods{
-		"GET":    {s.publisher(auth.ScopeSessions), s.listSessions},
-		"DELETE": {s.publisher(auth.ScopeSessions), s.revokeUser},
+		"GET":    {s.publisher(auth.ScopeSessions), s.ownSessions, s.listSessions},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.ownSessions, s.revokeUser},
 	})
 
 	s.on("/users/:user/presence", methods{"GET": {s.publisher(auth.ScopePresence), s.presence}})

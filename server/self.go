@@ -141,6 +141,9 @@ func (s *Server) currentSession(c *fiber.Ctx) error {
 	if v.SessionHandle == "" {
 		return errNoSession
 	}
+	if s.Foreign != nil {
+		return answerJSON(c, fiber.StatusOK, showForeign(v))
+	}
 	session, err := s.Sessions.Peek(s.ctx, v.SessionHandle)
 	if err != nil {
 		return err
@@ -158,6 +161,9 @@ func (s *Server) logOut(c *fiber.Ctx) error {
 	}
 	if v.SessionHandle == "" {
 		return errNoSession
+	}
+	if s.Foreign != nil {
+		return errForeign
 	}
 	if err := s.Sessions.Revoke(s.ctx, v.SessionHandle); err != nil {
 		return err

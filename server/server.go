@@ -25,6 +25,7 @@ import (
 	"herald/redisinfo"
 	"herald/schedule"
 	"herald/sessions"
+	"herald/sessions/foreign"
 )
 
 // Rooms are the parts of the gateway that the server puts on the network. All
@@ -32,7 +33,8 @@ import (
 type Rooms struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
-	Sessions *sessions.Store
+	Sessions *sessions.Store // unless Foreign is given
+	Foreign  *foreign.Store  // sessions of another program, instead of Sessions; default none
 	Auth     *auth.Authenticator
 	Tokens   *auth.Verifier
 	Publish  *limiter.Limiter // keyed by API key
@@ -53,6 +55,7 @@ type Options struct {
 	Origins        auth.Origins   // default: the request's own host
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* are believed; default nobody's
 	Ping           time.Duration  // told to clients in hello; default 25 s
+	SessionCheck   time.Duration  // between the looks at every open connection's session, if it is Foreign; default 30 s
 	Demo           bool           // anyone may log in as anyone
 	Plain          bool           // a goroutine for each stream, also where event loops are to be had
 	Version        string         // shown in health
@@ -98,12 +101,15 @@ func New(r Rooms, o Options) (*Server, error) {
 	if o.Ping == 0 {
 		o.Ping = 25 * time.Second
 	}
+	if o.SessionCheck == 0 {
+		o.SessionCheck = 30 * time.Second
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{Rooms: r, o: o, started: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.watch = newSessionWatch(r.Sessions, o.Log)
+	s.watch = newSessionWatch(s.expiries(), o.Log)
 	s.app = fiber.New(fiber.Config{
 		StrictRouting: true, CaseSensitive: true,
 		BodyLimit: maxBody, ReadBufferSize: maxHead, Concurrency: maxConcurrency,
@@ -130,7 +136,15 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Run does the server's work in the background until ctx ends.
-func (s *Server) Run(ctx context.Context) { s.watch.run(ctx) }
+func (s *Server) Run(ctx context.Context) {
+	if s.Foreign == nil {
+		s.watch.run(ctx, nil, nil)
+		return
+	}
+	t := time.NewTicker(s.o.SessionCheck)
+	defer t.Stop()
+	s.watch.run(ctx, t.C, s.checkForeign)
+}
 
 // Recheck has every open session looked up again: revocations may have been
 // missed. It never blocks.

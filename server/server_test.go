@@ -31,6 +31,7 @@ import (
 	"herald/redisinfo"
 	"herald/schedule"
 	"herald/sessions"
+	"herald/sessions/foreign"
 )
 
 func TestMain(m *testing.M) {
@@ -59,6 +60,7 @@ type plan struct {
 	redis  string        // address of a Redis; default miniredis
 	routes func(*Server) // further routes
 	plain  bool          // no event loops
+	found  func(*house)  // not nil: sessions are another program's (JSON); called when one was found
 }
 
 func withLog(n int) func(*plan)              { return func(p *plan) { p.log = n } }
@@ -98,6 +100,15 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
 	}
 	h := &house{t: t, redis: m, store: store}
+	var other *foreign.Store
+	if p.found != nil {
+		other = foreign.New(rdb, foreign.JSON, foreign.Options{Budget: p.budget})
+		use = func(ctx context.Context, cookie string) (auth.Session, error) {
+			s, err := other.Use(ctx, cookie)
+			p.found(h)
+			return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
+		}
+	}
 	b := broker.New(rdb, broker.Options{LogLength: p.log, Budget: p.budget})
 	var repairer *broker.Repairer
 	hb := hub.New(hub.Options{
@@ -106,7 +117,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	})
 	repairer = broker.NewRepairer(b, hb)
 	h.Server, err = New(Rooms{
-		Hub: hb, Broker: b, Sessions: store, Tokens: tokens,
+		Hub: hb, Broker: b, Sessions: store, Foreign: other, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
 		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
@@ -224,7 +235,12 @@ type wsClient struct {
 
 func (h *house) connect(user, query string) *wsClient {
 	h.t.Helper()
-	header := http.Header{"Cookie": {h.cookie(user)}, "Origin": {h.url}}
+	return h.connectWith(h.cookie(user), query)
+}
+
+func (h *house) connectWith(cookie, query string) *wsClient {
+	h.t.Helper()
+	header := http.Header{"Cookie": {cookie}, "Origin": {h.url}}
 	c, _, err := websocket.Dial(h.t.Context(), h.url+"/ws"+query, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
 		h.t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 
 	"herald/hub"
 	"herald/notify"
-	"herald/sessions"
 )
 
 // sessionWatch looks sessions up again for sockets that are open: when they
@@ -16,7 +15,7 @@ import (
 // revocations may have been missed. One goroutine, many sessions a round trip;
 // while Redis is away the sockets stay open and the question stays asked.
 type sessionWatch struct {
-	sessions *sessions.Store
+	expiries expiries
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -27,8 +26,12 @@ type sessionWatch struct {
 // expiryGroup is how many sessions are looked up in one round trip.
 const expiryGroup = 500
 
-func newSessionWatch(store *sessions.Store, log *slog.Logger) *sessionWatch {
-	return &sessionWatch{sessions: store, log: log, wake: make(chan struct{}, 1)}
+// expiries says of each socket when its session expires unless it is used before;
+// the zero time if it is gone.
+type expiries func(context.Context, []*hub.Socket) ([]time.Time, error)
+
+func newSessionWatch(ask expiries, log *slog.Logger) *sessionWatch {
+	return &sessionWatch{expiries: ask, log: log, wake: make(chan struct{}, 1)}
 }
 
 // add never blocks.
@@ -53,11 +56,14 @@ func (w *sessionWatch) take() []*hub.Socket {
 	return group
 }
 
-func (w *sessionWatch) run(ctx context.Context) {
+// run also calls round at each tick, never before all that waited is looked up.
+func (w *sessionWatch) run(ctx context.Context, tick <-chan time.Time, round func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick:
+			round()
 		case <-w.wake:
 		}
 		for group := w.take(); len(group) > 0; group = w.take() {
@@ -70,12 +76,8 @@ func (w *sessionWatch) run(ctx context.Context) {
 
 // check looks a group up until Redis answers; false when ctx has ended.
 func (w *sessionWatch) check(ctx context.Context, group []*hub.Socket) bool {
-	handles := make([]string, len(group))
-	for i, s := range group {
-		handles[i] = s.Session
-	}
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		expiries, err := w.sessions.Expiries(ctx, handles)
+		expiries, err := w.expiries(ctx, group)
 		if err == nil {
 			for i, s := range group {
 				settle(s, expiries[i])
@@ -93,6 +95,10 @@ func (w *sessionWatch) check(ctx context.Context, group []*hub.Socket) bool {
 	}
 }
 
+// clockSlack is by how much this node's clock may be behind Redis's for what has
+// just expired there to be told from what was revoked.
+const clockSlack = time.Second
+
 // settle gives a socket its session's new expiry, or ends it: as expired if the
 // last known expiry has passed, as revoked otherwise.
 func settle(s *hub.Socket, expires time.Time) {
@@ -100,7 +106,7 @@ func settle(s *hub.Socket, expires time.Time) {
 	case !expires.IsZero():
 		// Not at once again, even if this node's clock is ahead of Redis's.
 		s.Data.(*stream).setExpiry(laterOf(expires, time.Now().Add(time.Second)))
-	case time.Now().Before(known):
+	case time.Now().Add(clockSlack).Before(known):
 		s.Close(notify.CloseRevoked, 0)
 	default:
 		s.Close(notify.CloseExpired, 0)

@@ -161,6 +161,9 @@ func (st *stream) join(a *admission, c streamer) {
 		return
 	}
 	st.setExpiry(a.Expires)
+	if st.s.Foreign != nil && a.SessionHandle != "" {
+		st.s.watch.add(st.sock) // what happened to it since it was found concerned no socket
+	}
 	if state, err := st.s.Broker.State(st.s.ctx, a.UserID); err == nil {
 		st.greet(a, state)
 		return

@@ -43,9 +43,7 @@ type settings struct {
 	LockRedisURLs string `name:"lock-redis-urls" placeholder:"URLS" help:"Independent Redis that vote on locks, comma-separated, three or five of them (default: the main one alone)."`
 	Janitor       string `default:"03:30" placeholder:"HH:MM" help:"Time of the day, UTC, from which one of the nodes cleans Redis; off for never."`
 
-	SessionTTL    time.Duration `name:"session-ttl" default:"24h" help:"From a session's last use to its end."`
-	SessionMaxAge time.Duration `default:"720h" help:"From a session's start to its end, whatever its use."`
-	SessionCookie string        `default:"sid" help:"Name of the session cookie."`
+	sessionSettings
 
 	MaxConnectionsPerUser int           `default:"20" help:"Connections of one user on this node; 0 for no limit."`
 	MaxConnections        int           `placeholder:"N" default:"0" help:"Connections on this node (default: what the limit of open files allows)."`
@@ -75,6 +73,7 @@ type config struct {
 	lockURLs  []string      // none: the main Redis
 	janitorAt time.Duration // of the day, UTC
 	janitor   bool
+	sessions  sessionConfig
 }
 
 // config checks the settings; its error names the one that is wrong.
@@ -109,9 +108,6 @@ func (s settings) config() (config, error) {
 		{"HERALD_WAIT_TIMEOUT", func() error { return atLeast(c.WaitTimeout, time.Millisecond) }},
 		{"HERALD_LOCK_REDIS_URLS", func() (err error) { c.lockURLs, err = lockURLs(c.LockRedisURLs); return }},
 		{"HERALD_JANITOR", func() (err error) { c.janitorAt, c.janitor, err = janitorAt(c.Janitor); return }},
-		{"HERALD_SESSION_TTL", func() error { return atLeast(c.SessionTTL, time.Second) }},
-		{"HERALD_SESSION_MAX_AGE", func() error { return atLeast(c.SessionMaxAge, time.Second) }},
-		{"HERALD_SESSION_COOKIE", func() error { return cookieName(c.SessionCookie) }},
 		{"HERALD_MAX_CONNECTIONS_PER_USER", func() error { return atLeast(int64(c.MaxConnectionsPerUser), 0) }},
 		{"HERALD_MAX_CONNECTIONS", func() error { return atLeast(int64(c.MaxConnections), 0) }},
 		{"HERALD_PING", func() error { return atLeast(c.Ping, time.Second) }},
@@ -121,6 +117,10 @@ func (s settings) config() (config, error) {
 		if err := k.check(); err != nil {
 			return config{}, fmt.Errorf("%s: %w", k.setting, err)
 		}
+	}
+	var err error
+	if c.sessions, err = c.sessionConfig(c); err != nil {
+		return config{}, err
 	}
 	return c, nil
 }

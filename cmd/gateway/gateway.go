@@ -24,6 +24,7 @@ import (
 	"herald/schedule"
 	"herald/server"
 	"herald/sessions"
+	"herald/sessions/foreign"
 	"herald/web"
 )
 
@@ -45,6 +46,7 @@ type gateway struct {
 	presence      *presence.Tracker
 	schedule      *schedule.Scheduler
 	sampler       *redisinfo.Sampler
+	foreign       *foreign.Store // nil: sessions are our own
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -145,47 +147,28 @@ func (g *gateway) wire() (err error) {
 	g.presence = presence.New(g.commands, g.node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	g.schedule = g.newSchedule(g.node)
-	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
+	kept := g.newSessions()
+	g.foreign = kept.foreign
 	if cfg.janitor {
-		g.janitor = g.newJanitor(store)
+		g.janitor = g.newJanitor(kept.own)
 	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
 	g.server, err = server.New(server.Rooms{
-		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
-		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
+		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
+		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
 		Publish:  publishes,
 		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
 		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
 		Redis: g.sampler,
 		Page:  web.Page, Asset: web.Asset,
 	}, server.Options{
-		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
+		Cookie: cfg.sessions.cookie, SessionCheck: cfg.sessions.check, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
 	})
 	if err == nil && g.adminListener != nil {
 		g.admin = server.NewAdmin(g.server, server.AdminPages{Page: web.Dashboard, Asset: web.DashboardAsset}, cfg.AdminListen)
 	}
 	return err
-}
-
-// lookup puts a session into auth's words.
-func lookup(find func(context.Context, string) (sessions.Session, error)) auth.SessionLookup {
-	return func(ctx context.Context, id string) (auth.Session, error) {
-		s, err := find(ctx, id)
-		if errors.Is(err, sessions.ErrNotFound) {
-			return auth.Session{}, auth.ErrNoSession
-		}
-		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
-	}
-}
-
-func peekByID(store *sessions.Store) func(context.Context, string) (sessions.Session, error) {
-	return func(ctx context.Context, id string) (sessions.Session, error) {
-		if !sessions.ValidID(id) {
-			return sessions.Session{}, sessions.ErrNotFound
-		}
-		return store.Peek(ctx, sessions.Handle(id))
-	}
 }
 
 // Run serves until ctx ends, then drains and stops. It returns nil after a
@@ -203,6 +186,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	if g.janitor != nil {
 		background.Go(func() { g.janitor.Run(work) })
 	}
+	background.Go(func() { g.tellNotified(work) })
 	defer background.Wait()
 	defer stopWork()
 
@@ -253,6 +237,7 @@ func (g *gateway) handlers() broker.Handlers {
 			g.server.Recheck()
 		},
 		Channels: map[string]func(string){sessions.RevokedChannel: g.revoked},
+		Patterns: g.sessionEvents(),
 	}
 }
 

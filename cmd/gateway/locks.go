@@ -66,15 +66,18 @@ func janitorAt(s string) (at time.Duration, on bool, err error) {
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, true, nil
 }
 
-// newJanitor ties the rooms that have something to clean to the lock.
+// newJanitor ties the rooms that have something to clean to the lock; store is nil
+// if sessions are another program's.
 func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
 	once := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
 		// The token goes unused: whatever is removed is checked again as it is removed.
 		return g.locks.Once(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
 	}
-	return janitor.New(g.commands, once, []janitor.Chore{
-		sweepSessions(store), sweepPresence(g.presence), sweepLogs(g.broker),
-	}, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
+	chores := []janitor.Chore{sweepPresence(g.presence), sweepLogs(g.broker)}
+	if store != nil {
+		chores = append(chores, sweepSessions(store))
+	}
+	return janitor.New(g.commands, once, chores, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
 }
 
 func sweepSessions(s *sessions.Store) janitor.Chore {

@@ -51,7 +51,6 @@ func Build(t testing.TB, flags ...string) string {
 	b.once.Do(func() {
 		args := append([]string{"build", "-buildvcs=false", "-o", file}, flags...)
 		b.output, b.err = exec.Command("go", append(args, "herald/cmd/gateway")...).CombinedOutput()
-		b.path = file
 	})
 	if b.err != nil {
 		t.Fatalf("build the gateway: %v\n%s", b.err, b.output)

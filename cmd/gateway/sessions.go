@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"herald/auth"
+	"herald/sessions"
+	"herald/sessions/foreign"
+)
+
+// sessionSettings are pointers where one must be told from none: it may make no
+// sense with the format.
+type sessionSettings struct {
+	SessionFormat   string         `enum:"herald,json,express" default:"herald" placeholder:"herald|json|express" help:"Who keeps the sessions: this gateway, or a program that writes JSON at session:<id>, or express-session with connect-redis."`
+	SessionTTL      *time.Duration `name:"session-ttl" placeholder:"24h" help:"From a session's last use to its end (default 24h)."`
+	SessionMaxAge   *time.Duration `placeholder:"720h" help:"From a session's start to its end, whatever its use (default 720h)."`
+	SessionCookie   *string        `placeholder:"NAME" help:"Name of the session cookie (default sid, with express connect.sid)."`
+	SessionPrefix   *string        `placeholder:"TEXT" help:"json, express: what the sessions' keys begin with (default session: or sess:)."`
+	SessionUserPath *string        `placeholder:"PATH" help:"json, express: where the user's id is in a session (default userId or passport.user)."`
+	SessionSecrets  *string        `placeholder:"SECRETS" help:"express: what the cookie may be signed with, comma-separated, 8 bytes or more each."`
+	SessionSlide    onOff          `default:"off" placeholder:"on|off" help:"json, express: a use lengthens a session's life to the session TTL; off: sessions are only read."`
+	SessionCheck    *time.Duration `placeholder:"30s" help:"json, express: between the looks at every open connection's session, 1s to 30s (default 30s)."`
+}
+
+// sessionConfig is what they mean.
+type sessionConfig struct {
+	ttl, maxAge time.Duration
+	cookie      string
+
+	format  foreign.Format // "" for our own
+	foreign foreign.Options
+	check   time.Duration
+}
+
+func (s sessionSettings) sessionConfig(c config) (sessionConfig, error) {
+	out := sessionConfig{
+		ttl: given(s.SessionTTL, 24*time.Hour), maxAge: given(s.SessionMaxAge, 30*24*time.Hour),
+		cookie: given(s.SessionCookie, "sid"), check: given(s.SessionCheck, 30*time.Second),
+	}
+	if s.SessionFormat != "herald" {
+		out.format = foreign.Format(s.SessionFormat)
+	}
+	if out.format == foreign.Express && s.SessionCookie == nil {
+		out.cookie = "connect.sid"
+	}
+	own, other, express := out.format == "", out.format != "", out.format == foreign.Express
+	slide := other && bool(s.SessionSlide)
+	for _, k := range []struct {
+		setting string
+		given   bool
+		fits    string // what it is for; "" if it fits
+		check   func() error
+	}{
+		{"HERALD_SESSION_FORMAT", true, unless(own || !c.embedded, "with REDIS_URL: nobody else writes sessions to the embedded Redis"), nil},
+		{"HERALD_DEMO", c.Demo == "on", unless(own, "with HERALD_SESSION_FORMAT=herald: its log-in makes sessions"), nil},
+		{"HERALD_SESSION_TTL", s.SessionTTL != nil, unless(own || slide, "with HERALD_SESSION_FORMAT=herald or HERALD_SESSION_SLIDE=on"), func() error { return atLeast(out.ttl, time.Second) }},
+		{"HERALD_SESSION_MAX_AGE", s.SessionMaxAge != nil, unless(own, "with HERALD_SESSION_FORMAT=herald"), func() error { return atLeast(out.maxAge, time.Second) }},
+		{"HERALD_SESSION_COOKIE", s.SessionCookie != nil, "", func() error { return cookieName(out.cookie) }},
+		{"HERALD_SESSION_PREFIX", s.SessionPrefix != nil, unless(other, "with HERALD_SESSION_FORMAT=json or express"), func() error { return keyPrefix(*s.SessionPrefix) }},
+		{"HERALD_SESSION_USER_PATH", s.SessionUserPath != nil, unless(other, "with HERALD_SESSION_FORMAT=json or express"), func() error { return userPath(*s.SessionUserPath) }},
+		{"HERALD_SESSION_SECRETS", s.SessionSecrets != nil || express, unless(express, "with HERALD_SESSION_FORMAT=express"), func() (err error) { out.foreign.Secrets, err = secrets(given(s.SessionSecrets, "")); return }},
+		{"HERALD_SESSION_SLIDE", bool(s.SessionSlide), unless(other, "with HERALD_SESSION_FORMAT=json or express: a use always extends our own"), nil},
+		{"HERALD_SESSION_CHECK", s.SessionCheck != nil, unless(other, "with HERALD_SESSION_FORMAT=json or express"), func() error { return within(out.check, time.Second, 30*time.Second) }},
+	} {
+		if !k.given {
+			continue
+		}
+		if k.fits != "" {
+			return sessionConfig{}, fmt.Errorf("%s: makes sense only %s", k.setting, k.fits)
+		}
+		if k.check != nil {
+			if err := k.check(); err != nil {
+				return sessionConfig{}, fmt.Errorf("%s: %w", k.setting, err)
+			}
+		}
+	}
+	out.foreign.Prefix, out.foreign.UserPath = given(s.SessionPrefix, ""), given(s.SessionUserPath, "")
+	if slide {
+		out.foreign.Slide = out.ttl
+	}
+	return out, nil
+}
+
+func given[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
+
+func unless(fits bool, otherwise string) string {
+	if fits {
+		return ""
+	}
+	return otherwise
+}
+
+func within(d, least, most time.Duration) error {
+	if d < least || d > most {
+		return fmt.Errorf("must be from %v to %v, not %v", least, most, d)
+	}
+	return nil
+}
+
+// keyPrefix must say something: without one every key would be a session.
+func keyPrefix(s string) error {
+	if s == "" || len(s) > 128 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("must be 1 to 128 characters of ASCII without spaces")
+	}
+	return nil
+}
+
+func userPath(s string) error {
+	for name := range strings.SplitSeq(s, ".") {
+		if name == "" {
+			return fmt.Errorf("must be names joined by dots, such as passport.user, not %q", s)
+		}
+	}
+	return nil
+}
+
+// secrets never shows one in an error.
+func secrets(s string) ([]string, error) {
+	if s == "" {
+		return nil, errors.New("what the app signs its cookie with is needed")
+	}
+	list := strings.Split(s, ",")
+	for i, secret := range list {
+		if len(secret) < foreign.MinSecret {
+			return nil, fmt.Errorf("secret %d of %d is shorter than %d bytes", i+1, len(list), foreign.MinSecret)
+		}
+	}
+	return list, nil
+}
+
+// sessionRoom is whichever store keeps the sessions, and how auth finds one.
+type sessionRoom struct {
+	own       *sessions.Store // nil if they are another program's
+	foreign   *foreign.Store  // nil if they are our own
+	use, peek auth.SessionLookup
+}
+
+func (g *gateway) newSessions() sessionRoom {
+	c := g.cfg.sessions
+	if c.format == "" {
+		store := sessions.New(g.commands, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
+		return sessionRoom{own: store, use: lookup(store.Use), peek: lookup(peekByID(store))}
+	}
+	o := c.foreign
+	o.Budget = g.budget
+	store := foreign.New(g.commands, c.format, o)
+	return sessionRoom{foreign: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek)}
+}
+
+// lookup puts a session into auth's words.
+func lookup(find func(context.Context, string) (sessions.Session, error)) auth.SessionLookup {
+	return func(ctx context.Context, id string) (auth.Session, error) {
+		s, err := find(ctx, id)
+		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, noSession(err)
+	}
+}
+
+func lookupForeign(find func(context.Context, string) (foreign.Session, error)) auth.SessionLookup {
+	return func(ctx context.Context, cookie string) (auth.Session, error) {
+		s, err := find(ctx, cookie)
+		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, noSession(err)
+	}
+}
+
+func noSession(err error) error {
+	if errors.Is(err, sessions.ErrNotFound) {
+		return auth.ErrNoSession
+	}
+	return err
+}
+
+func peekByID(store *sessions.Store) func(context.Context, string) (sessions.Session, error) {
+	return func(ctx context.Context, id string) (sessions.Session, error) {
+		if !sessions.ValidID(id) {
+			return sessions.Session{}, sessions.ErrNotFound
+		}
+		return store.Peek(ctx, sessions.Handle(id))
+	}
+}
+
+// sessionEvents is where Redis may tell that a foreign session has changed.
+func (g *gateway) sessionEvents() map[string]func(channel, event string) {
+	if g.foreign == nil {
+		return nil
+	}
+	return map[string]func(string, string){g.foreign.Pattern(g.commands.Options().DB): g.server.SessionEvent}
+}
+
+// tellNotified logs how the end of a foreign session will be known: at once by
+// keyspace notifications, else at the next check.
+func (g *gateway) tellNotified(ctx context.Context) {
+	if g.foreign == nil {
+		return
+	}
+	told := "on"
+	switch on, err := g.foreign.Notified(ctx); {
+	case err != nil:
+		told = "unknown: " + cause(err).Error()
+	case !on:
+		told = "off"
+	}
+	c := g.cfg.sessions
+	g.log.Info("sessions are another program's", "format", c.format, "notifications", told, "check", c.check)
+}

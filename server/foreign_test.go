@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"herald/notify"
+)
+
+func withForeign(found func(*house)) func(*plan) { return func(p *plan) { p.found = found } }
+
+// sessionKey and sessionCookie name a session as the app that keeps it does.
+const (
+	sessionKey    = "session:session-of-42"
+	sessionCookie = "sid=session-of-42"
+)
+
+func (h *house) keepSession(key, user string) {
+	h.t.Helper()
+	if err := h.redis.Set(key, `{"userId":"`+user+`"}`); err != nil {
+		h.t.Fatal(err)
+	}
+	h.redis.SetTTL(key, time.Hour)
+}
+
+// wantClose reads until the end, which must have that code.
+func (c *wsClient) wantClose(code notify.CloseCode) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second) // the next tick is later
+	defer cancel()
+	for {
+		if _, _, err := c.Read(ctx); err != nil {
+			if got := websocket.CloseStatus(err); int(got) != int(code) {
+				c.t.Errorf("closed with %v (%v), want %d", got, err, code)
+			}
+			return
+		}
+	}
+}
+
+func (c *wsClient) wantType(want string) {
+	c.t.Helper()
+	if f := c.next(); f.Type != want {
+		c.t.Fatalf("got %s, want a %s frame", f.short(), want)
+	}
+}
+
+// A session that ends between being found and the join concerns no socket when
+// it is told of: the join itself asks again.
+func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
+	h := newHouse(t, withForeign(func(h *house) {
+		h.redis.Del(sessionKey)
+		h.SessionEvent("__keyspace@0__:"+sessionKey, "del")
+	}))
+	h.keepSession(sessionKey, "42")
+	h.connectWith(sessionCookie, "").wantClose(notify.CloseRevoked)
+}
+
+// An event is a reason to ask, and no answer.
+func TestForeignSessionEvents(t *testing.T) {
+	h := newHouse(t, withForeign(func(*house) {}))
+	h.keepSession(sessionKey, "42")
+	h.keepSession("session:session-of-43", "43")
+	a, b := h.connectWith(sessionCookie, ""), h.connectWith(sessionCookie, "")
+	other := h.connectWith("sid=session-of-43", "")
+	for _, c := range []*wsClient{a, b, other} {
+		c.wantType("hello")
+	}
+	tell := func(event string) { h.SessionEvent("__keyspace@0__:"+sessionKey, event) }
+	tell("del") // a lie
+	h.SessionEvent("__keyspace@0__:session:nobody-knows-it", "del")
+	h.publish("42", `1`)
+	a.wantType("notification")
+	b.wantType("notification")
+	h.keepSession(sessionKey, "43")
+	tell("set")
+	a.wantClose(notify.CloseRevoked)
+	b.wantClose(notify.CloseRevoked)
+	h.publish("43", `1`)
+	other.wantType("notification")
+}

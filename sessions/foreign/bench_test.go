@@ -1,0 +1,33 @@
+package foreign
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"herald/internal/redistest"
+)
+
+// BenchmarkExpiries is one check of 10,000 open connections, each of a session as
+// express-session writes it.
+func BenchmarkExpiries(b *testing.B) {
+	rdb := redistest.Start(b).Client()
+	s := newStore(rdb, Express, Options{})
+	held := make([]Held, 10_000)
+	for i := range held {
+		name := fmt.Sprintf("a-session-of-some-32-bytes-%05d", i)
+		if err := rdb.Set(b.Context(), "sess:"+name, alice, time.Hour).Err(); err != nil {
+			b.Fatal(err)
+		}
+		session, err := s.Use(b.Context(), signed(name, secret))
+		if err != nil {
+			b.Fatal(err)
+		}
+		held[i] = Held{session.Handle, session.UserID}
+	}
+	for b.Loop() {
+		if _, err := s.Expiries(b.Context(), held); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

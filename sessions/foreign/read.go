@@ -1,0 +1,66 @@
+package foreign
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed read.lua
+var readLua string
+
+var readScript = redis.NewScript(readLua)
+
+// answerBytes bounds one answer, so that a call's budget lasts for it.
+const answerBytes = 1 << 20
+
+// row is what Redis holds of a session; the zero value: none.
+type row struct {
+	value   []byte
+	expires time.Time
+}
+
+// read asks for the sessions of some keys and returns the first of them, at
+// least one.
+func (s *Store) read(ctx context.Context, keys []string, slide time.Duration) ([]row, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.budget)
+	defer cancel()
+	list, err := readScript.Run(ctx, s.rdb, keys, MaxBytes, answerBytes, slide.Milliseconds()).Slice()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if len(list) == 0 || len(list) > len(keys) {
+		return nil, unavailable(fmt.Errorf("%w: %d rows", errAnswer, len(list)))
+	}
+	rows := make([]row, len(list))
+	for i, v := range list {
+		if rows[i], err = parseRow(v); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	return rows, nil
+}
+
+// parseRow names only types in its error: values are anybody's data.
+func parseRow(v any) (row, error) {
+	if v == nil {
+		return row{}, nil
+	}
+	pair, _ := v.([]any)
+	if len(pair) != 2 {
+		return row{}, fmt.Errorf("%w of type %T", errAnswer, v)
+	}
+	value, ok := pair[0].(string)
+	ms, ok2 := pair[1].(int64)
+	if !ok || !ok2 {
+		return row{}, fmt.Errorf("%w of types %T, %T", errAnswer, pair[0], pair[1])
+	}
+	r := row{value: []byte(value)}
+	if ms >= 0 {
+		r.expires = time.UnixMilli(ms).UTC()
+	}
+	return r, nil
+}
