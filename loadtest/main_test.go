@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -176,15 +178,62 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-func TestBar(t *testing.T) {
-	for _, c := range []struct {
-		passed, takes time.Duration
-		full          int
-	}{{0, time.Second, 0}, {time.Second / 2, time.Second, barWidth / 2}, {time.Hour, time.Second, barWidth}, {time.Second, 0, barWidth}} {
-		b := bar(c.passed, c.takes)
-		if strings.Count(b, "█") != c.full || strings.Count(b, "·") != barWidth-c.full {
-			t.Errorf("%v of %v: %s", c.passed, c.takes, b)
+// buffer is written to by one goroutine and read by another.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestProgressOfATerminal(t *testing.T) {
+	var out buffer
+	p := startProgress(&out, 80)
+	p.of("run %d", 1)
+	drawn := func(want string) {
+		t.Helper()
+		for until := time.Now().Add(10 * time.Second); !strings.Contains(out.String(), want); time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatalf("%q is not drawn: %q", want, out.String())
+			}
 		}
+	}
+	for _, takes := range []time.Duration{0, 10 * time.Second, 20 * time.Millisecond} { // a spinner, a bar, one that takes longer than was thought
+		p.phase(fmt.Sprintf("takes %v", takes), takes)
+		drawn(fmt.Sprintf("run 1 · takes %v", takes))
+	}
+	p.phase(strings.Repeat("long ", 50), time.Second)
+	drawn("run 1 · long long")
+	p.close()
+	for line := range strings.SplitSeq(out.String(), "\r") {
+		if line = strings.NewReplacer("\x1b[0K", "", "\x1b[2K", "").Replace(line); utf8.RuneCountInString(line) > 80 {
+			t.Errorf("%q is wider than the terminal", line)
+		}
+	}
+	if s := out.String(); strings.Contains(s, "\n") || !strings.HasSuffix(s, "\r") {
+		t.Errorf("it leaves more than an empty line: %q", s)
+	}
+}
+
+func TestProgressElsewhere(t *testing.T) {
+	var out buffer
+	p := startProgress(&out, 0)
+	p.of("run %d", 1)
+	p.phase("starting", 0)
+	p.phase("measuring", time.Second)
+	p.close()
+	if s := out.String(); s != "run 1 · starting\nrun 1 · measuring\n" {
+		t.Errorf("%q", s)
 	}
 }
 

@@ -57,6 +57,9 @@ func (st *Stage) connect(ctx context.Context, run *measure.Run, list []int, o Op
 	if a.Failed > 0 {
 		run.Note("%d of %d sockets could not be opened, the first: %v", a.Failed, len(list), a.Err)
 	}
+	if err == nil {
+		err = pause(ctx, st.receiver().Settles())
+	}
 	if err != nil {
 		c.Close()
 		return nil, err

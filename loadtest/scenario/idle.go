@@ -101,7 +101,10 @@ func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) 
 		return err
 	}
 	defer caller.Close()
-	st.tell("one message for each", time.Duration(n)*200*time.Microsecond)
+	st.tell("one message for each", st.receiver().Settles()+time.Duration(n)*200*time.Microsecond)
+	if err := pause(ctx, st.receiver().Settles()); err != nil {
+		return err
+	}
 	next := -1
 	before := c.Received()
 	a := caller.Do(ctx, crowd.Work{Count: n, Request: st.publication(o.Message, func() int { next++; return next })})

@@ -118,6 +118,10 @@ func (st *Stage) open(ctx context.Context, o crowd.Options, list []int) (*crowd.
 		c.Close()
 		return nil, fmt.Errorf("%d of %d sockets could not be opened: %w", a.Failed, len(list), a.Err)
 	}
+	if err := pause(ctx, st.receiver().Settles()); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
