@@ -296,7 +296,7 @@ func TestEndToEnd(t *testing.T) {
 					t.Errorf("%s: %v, %t", name, v, ok)
 				}
 			}
-			if html, err := os.ReadFile(filepath.Join(dir, "r.html")); err != nil || !bytes.Contains(html, []byte("<svg")) {
+			if html, err := os.ReadFile(filepath.Join(dir, "r.html")); err != nil || !bytes.Contains(html, []byte(`class="plot"`)) {
 				t.Errorf("the page: %v", err)
 			}
 		})

@@ -73,8 +73,8 @@ func TestDialects(t *testing.T) {
 		if !strings.Contains(upgrade, wire.UserID(1)) && !strings.Contains(upgrade, "the-session") {
 			t.Errorf("%s: %s", kind, upgrade)
 		}
-		if kind.Title() == string(kind) {
-			t.Errorf("%s has no title", kind)
+		if kind.About() == "" {
+			t.Errorf("nothing is said about %s", kind)
 		}
 	}
 	h := &herald{sessions: []string{"s"}}
