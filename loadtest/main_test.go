@@ -6,10 +6,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,13 +27,8 @@ import (
 
 // The test's own program is the child of its tests, as loadtest is its own.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "raw-write" {
-		n, _ := strconv.Atoi(os.Args[2])
-		if err := target.RawWriter(n, os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		os.Exit(run(os.Args[1:]))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -300,5 +295,43 @@ func TestEndToEnd(t *testing.T) {
 				t.Errorf("the page: %v", err)
 			}
 		})
+	}
+}
+
+// All of a comparison, in small: every part of each server, side by side.
+func TestComparison(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a gateway and a peer")
+	}
+	redistest.Require(t, "redis-server")
+	redistest.Require(t, "node")
+	const short = 200 * time.Millisecond
+	p := compareCmd{Quick: true}.plan()
+	p.idle, p.raw = idlePlan{connections: 40, hold: short}, short
+	p.suite.Users, p.suite.Connections, p.suite.Publishers, p.suite.PacedRate = 20, 20, 2, 100
+	p.suite.WarmUp, p.suite.FirstWarmUp, p.suite.Publish, p.suite.Paced, p.suite.Redis, p.suite.Fanout = short, short, short, short, short, short
+	pr := startProgress(io.Discard, 0)
+	defer pr.close()
+	c, err := newComparison(t.Context(), p, pr, []target.Kind{target.Herald, target.Article})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.builder.Close()
+	if err := c.all(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r := c.report()
+	for _, row := range r.Table.Rows {
+		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the node that delivers") && !strings.HasPrefix(row.Name, "RSS") // a few sockets' memory is noise
+		if both && (!row.Known(0) || !row.Known(1) || *row.Values[0] < 0) {
+			t.Errorf("%s: %s, %s", row.Name, row.Value(0), row.Value(1))
+		}
+	}
+	for _, result := range r.Results {
+		for _, worse := range []string{scenario.Lost, scenario.Errors} {
+			if n, ok := result.Median(worse); ok && n != 0 {
+				t.Errorf("%s, %s: %v %s", result.Server, result.Scenario, n, worse)
+			}
+		}
 	}
 }
