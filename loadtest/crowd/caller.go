@@ -57,7 +57,9 @@ type Work struct {
 	Ready func() bool
 	// Pace is when each is due. Default: as soon as a connection is free.
 	Pace measure.Pace
-	// For is how long to go on. Default: until Count, or until the context ends.
+	// For is how long to go on. What is due by then on a schedule is still sent, if
+	// the server frees a connection for it within five seconds more. Default:
+	// until Count, or until the context ends.
 	For time.Duration
 	// Count is how many to send. Default: no limit.
 	Count int
@@ -69,7 +71,8 @@ type Answers struct {
 	Failed   int // answered otherwise, or not at all
 	Took     time.Duration
 	Latency  *measure.Histogram // from when a request was due to its answer
-	Slip     *measure.Histogram // from when it was due until it was sent, for those that nothing but the load generator held up
+	Slip     *measure.Histogram // on a schedule, from when it was due until it was sent, for those that nothing but the load generator held up
+	Unsent   *measure.Histogram // how long those have waited that were due and never sent, as no connection was free: they are in no other number
 	Err      error              // the first failure
 }
 
@@ -92,12 +95,12 @@ const grace = 5 * time.Second
 // Do sends requests until the work is done, and waits for their answers. One
 // Do at a time.
 func (c *Caller) Do(ctx context.Context, w Work) Answers {
-	work := &working{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), Slip: measure.NewHistogram()}}
+	work := &working{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), Slip: measure.NewHistogram(), Unsent: measure.NewHistogram()}}
 	c.loop.Call(func() {
 		c.work = work
 		work.began = loop.Now()
 		if w.For > 0 {
-			c.loop.At(work.began+w.For, func() { c.finish(work) })
+			c.loop.At(work.began+w.For, func() { c.timeIsUp(work) })
 		}
 		c.more()
 	})
@@ -127,6 +130,30 @@ func (c *Caller) Close() {
 			k.close()
 		}
 	})
+}
+
+// timeIsUp ends the work, but not before what is due has been sent: leaving that
+// out would spare a server that stalls.
+func (c *Caller) timeIsUp(w *working) {
+	if c.work != w || w.over {
+		return
+	}
+	if !w.Pace.Open() {
+		c.finish(w)
+		return
+	}
+	if n := w.Pace.Count(w.For); w.Count == 0 || n < w.Count {
+		w.Count = n
+	}
+	c.loop.At(loop.Now()+grace, func() {
+		if c.work == w && !w.over {
+			for i := w.next; i < w.Count; i++ {
+				w.a.Unsent.Record(loop.Now() - w.began - w.Pace.Due(i))
+			}
+			c.finish(w)
+		}
+	})
+	c.more()
 }
 
 func (c *Caller) finish(w *working) {
@@ -221,7 +248,7 @@ func (c *Caller) begin(k *call, i int, due, now time.Duration) {
 	w.inFlight++
 	w.a.Sent++
 	c.sent.Add(1)
-	if !w.held {
+	if w.Pace.Open() && !w.held {
 		w.a.Slip.Record(now - due)
 	}
 	k.out = w.Request(k.out[:0], i, due)

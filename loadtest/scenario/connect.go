@@ -15,7 +15,6 @@ import (
 // a user in.
 func Connect(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
-	o.Connections = sockets(o.Connections, run)
 	c, err := st.connect(ctx, run, users(o.Connections), o)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,14 +74,16 @@ func TestGrowth(t *testing.T) {
 	}
 	flat[0].RSS, flat[99].RSS = 1, 1e9 // a start, and a spike
 	rss := func(s measure.Sample) float64 { return s.RSS }
-	if g := growth(flat, rss); g != 0 {
-		t.Errorf("flat: %v", g)
+	if g, ok := growth(flat, rss); g != 0 || !ok {
+		t.Errorf("flat: %v, %t", g, ok)
 	}
-	if g := growth(steep, rss); g < 0.3 || g > 0.4 {
-		t.Errorf("steep: %v", g)
+	if g, ok := growth(steep, rss); g < 0.3 || g > 0.4 || !ok {
+		t.Errorf("steep: %v, %t", g, ok)
 	}
-	if g := growth(nil, rss); g != 0 {
-		t.Errorf("nothing: %v", g)
+	for name, samples := range map[string][]measure.Sample{"nothing": nil, "a few": steep[:7], "what is not known": make([]measure.Sample, 100)} {
+		if g, ok := growth(samples, rss); ok {
+			t.Errorf("%s: %v", name, g)
+		}
 	}
 }
 
@@ -101,13 +104,11 @@ func TestSlipIsSaidWhereItMatters(t *testing.T) {
 }
 
 func TestSocketsAreLimitedByOpenFiles(t *testing.T) {
-	run := &measure.Run{}
-	if n := sockets(10, run); n != 10 || len(run.Notes) != 0 {
-		t.Errorf("%d, %q", n, run.Notes)
+	if o, note := (Options{Users: 10, Connections: 20}).Fit(); o.Users != 10 || o.Connections != 20 || note != "" {
+		t.Errorf("%+v, %q", o, note)
 	}
-	if n := sockets(1<<30, run); n >= 1<<30 && len(run.Notes) == 0 {
-		t.Skip("open files are not limited")
-	} else if len(run.Notes) != 1 {
-		t.Errorf("%d, %q", n, run.Notes)
+	o, note := (Options{Users: 10, Connections: 1 << 31}).Fit()
+	if want := OpenFiles() - spareFiles; o.Users != 10 || o.Connections != want || !strings.Contains(note, "ulimit") {
+		t.Errorf("%+v, %q", o, note)
 	}
 }
