@@ -18,8 +18,10 @@ import (
 // Caller sends HTTP requests over connections that it keeps alive, one at a
 // time on each, all from one loop.
 type Caller struct {
-	loop *loop.Loop
-	peer unix.SockaddrInet4
+	// Static after construction.
+	loop  *loop.Loop
+	peer  unix.SockaddrInet4
+	grace time.Duration // how long answers may take after the last request
 
 	// Owned by the loop's thread.
 	calls []*call
@@ -36,7 +38,7 @@ func NewCaller(l *loop.Loop, addr string, n int) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Caller{loop: l, peer: peer, buf: make([]byte, 64<<10)}
+	c := &Caller{loop: l, peer: peer, grace: grace, buf: make([]byte, 64<<10)}
 	for range n {
 		c.calls = append(c.calls, &call{caller: c, fd: -1})
 	}
@@ -89,7 +91,6 @@ type working struct {
 	done     chan struct{} // closed when it is over and nothing is in flight
 }
 
-// grace is how long answers may take after the last request.
 const grace = 5 * time.Second
 
 // Do sends requests until the work is done, and waits for their answers. One
@@ -110,7 +111,7 @@ func (c *Caller) Do(ctx context.Context, w Work) Answers {
 		c.loop.Call(func() { c.finish(work) })
 		select {
 		case <-work.done:
-		case <-time.After(grace):
+		case <-time.After(c.grace):
 		}
 	}
 	c.loop.Call(func() { c.abandon(work) })
@@ -145,7 +146,7 @@ func (c *Caller) timeIsUp(w *working) {
 	if n := w.Pace.Count(w.For); w.Count == 0 || n < w.Count {
 		w.Count = n
 	}
-	c.loop.At(loop.Now()+grace, func() {
+	c.loop.At(loop.Now()+c.grace, func() {
 		if c.work == w && !w.over {
 			for i := w.next; i < w.Count; i++ {
 				w.a.Unsent.Record(loop.Now() - w.began - w.Pace.Due(i))
@@ -161,7 +162,7 @@ func (c *Caller) finish(w *working) {
 		return
 	}
 	w.over = true
-	c.loop.At(loop.Now()+grace, func() { c.abandon(w) })
+	c.loop.At(loop.Now()+c.grace, func() { c.abandon(w) })
 	c.settle()
 }
 
@@ -172,7 +173,7 @@ func (c *Caller) abandon(w *working) {
 	}
 	for _, k := range c.calls {
 		if k.busy {
-			c.failed(k, fmt.Errorf("no answer within %v", grace))
+			c.failed(k, fmt.Errorf("no answer within %v", c.grace))
 		}
 	}
 	w.over = true

@@ -53,6 +53,9 @@ type pipe struct {
 // Run publishes for that long, then waits for what is under way.
 func (p Pipe) Run(ctx context.Context, l *loop.Loop, d time.Duration) Piped {
 	r := &pipe{Pipe: p, loop: l, fd: -1, buf: make([]byte, 64<<10), base: p.Received(), limit: -1, done: make(chan struct{})}
+	if p.Pace.Open() {
+		r.limit = int64(p.Pace.Count(d))
+	}
 	l.Call(r.start)
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -61,10 +64,12 @@ func (p Pipe) Run(ctx context.Context, l *loop.Loop, d time.Duration) Piped {
 	case <-ctx.Done():
 	case <-r.done:
 	}
-	l.Call(func() { // what is due is still sent
-		r.limit = max(r.sent, int64(p.Pace.Count(d)))
+	l.Call(func() {
+		if !p.Pace.Open() {
+			r.limit = r.sent
+		}
 	})
-	r.drain(ctx)
+	r.drain(ctx) // what is due is still sent
 	result := Piped{Unsent: measure.NewHistogram()}
 	l.Call(func() {
 		r.close()
