@@ -272,13 +272,15 @@ func TestEndToEnd(t *testing.T) {
 		code int
 		must []string // what is measured
 	}{
-		{[]string{"publish", "--max-lost=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
+		{[]string{"publish", "--max-lost=0", "--max-duplicates=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
 		{[]string{"publish", "--rate=100", "--max-p99=1ns"}, exitMissed, []string{"delivery p99", "sent late p99"}},
 		{[]string{"connect", "--max-errors=0", "--max-memory=1"}, exitMissed, []string{scenario.CPUPerConnect}},
-		{[]string{"redis", "--max-lost=0"}, 0, []string{scenario.Rate}},
+		{[]string{"redis", "--rate=500", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.Rate}},
 		{[]string{"fanout", "--in-flight=4", "--max-lost=0"}, 0, []string{"broadcast p50", scenario.Rate}},
-		{[]string{"idle", "--max-memory=100000"}, 0, []string{scenario.RSSPerConn, scenario.CPUPerIdle}},
+		{[]string{"idle", "--max-errors=0", "--max-lost=0"}, 0, []string{"rss", scenario.CPUPerIdle}},
 		{[]string{"storm", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.BackAfter, scenario.CaughtUp}},
+		{[]string{"slow", "--rate=200", "--message=4096", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.SlowEnded, "lost by slow sockets"}},
+		{[]string{"soak", "--rate=200", "--max-lost=0", "--max-growth=10"}, exitMissed, []string{"reconnects"}}, // too short to say
 		{[]string{"mix", "--rate=200", "--churn=20", "--max-lost=0", "--max-disorder=0", "--max-errors=0"}, 0, []string{"reconnects", "connect p50"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

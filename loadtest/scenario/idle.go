@@ -36,14 +36,15 @@ func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 		return nil, err
 	}
 	acc := newAccount(c)
-	sent, err := st.useOnce(ctx, c, o.Connections, o)
+	a, err := st.useOnce(ctx, c, o.Connections, o)
 	if err != nil {
 		return nil, err
 	}
 	if err := st.hold(ctx, run, c, o); err != nil {
 		return nil, err
 	}
-	acc.close(run, sent)
+	failures(run, a)
+	acc.close(run, int64(a.OK))
 	if now := st.receiver().Goroutines(ctx); now > 0 {
 		run.Add("goroutines per connection", measure.Plain, float64(now-goroutines)/float64(o.Connections))
 	}
@@ -93,28 +94,28 @@ func (st *Stage) growing(ctx context.Context, run *measure.Run, c *crowd.Crowd, 
 }
 
 // useOnce sends every socket of the first n users a message and has every
-// socket send one. It returns how many messages were accepted, and waits for them.
-func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) (int64, error) {
+// socket send one, and waits for those that were accepted.
+func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) (crowd.Answers, error) {
 	if text := st.receiver().Say(); text != nil {
 		c.Say(text)
 	}
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
-		return 0, err
+		return crowd.Answers{}, err
 	}
 	defer caller.Close()
 	st.tell("one message for each", st.receiver().Settles()+time.Duration(n)*200*time.Microsecond)
 	if err := pause(ctx, st.receiver().Settles()); err != nil {
-		return 0, err
+		return crowd.Answers{}, err
 	}
 	next := -1
 	before := c.Received()
 	a := caller.Do(ctx, crowd.Work{Count: n, Request: st.publication(o.Message, func() int { next++; return next })})
 	if a.OK == 0 {
-		return 0, fmt.Errorf("publish: %w", a.Err)
+		return a, fmt.Errorf("publish: %w", a.Err)
 	}
 	c.AwaitReceived(ctx, before+int64(a.OK), 2*time.Second)
-	return int64(a.OK), nil
+	return a, nil
 }
 
 // hold does nothing for a while, and measures what that costs the server.

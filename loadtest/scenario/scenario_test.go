@@ -13,6 +13,7 @@ import (
 	"herald/loadtest/crowd"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
@@ -99,6 +100,36 @@ func TestSlipIsSaidWhereItMatters(t *testing.T) {
 		slip(run, crowd.Answers{Slip: s})
 		if len(run.Notes) != c.said {
 			t.Errorf("%v late of %v: %q", c.late, c.latency, run.Notes)
+		}
+	}
+}
+
+// The load generator says so when it is the bottleneck, and only then.
+func TestABusyLoadGeneratorSaysSo(t *testing.T) {
+	st, err := NewStage(&target.Server{}, 1, func(string, time.Duration) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for _, busy := range []bool{false, true} {
+		ob, err := st.observe(time.Second, func() measure.Counts { return measure.Counts{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if busy {
+			st.readers[0].Call(func() {
+				for until := loop.Now() + 200*time.Millisecond; loop.Now() < until; {
+				}
+			})
+		} else {
+			time.Sleep(200 * time.Millisecond) // it has nothing to do
+		}
+		run := &measure.Run{}
+		if err := ob.end(run, perMessage, 1); err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Contains(strings.Join(run.Notes, " "), "The load generator was the bottleneck"); said != busy {
+			t.Errorf("busy %t: %q", busy, run.Notes)
 		}
 	}
 }
