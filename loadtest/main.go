@@ -44,8 +44,8 @@ const description = `Measures a notification gateway from outside, by the wire p
 
 Without --target a Redis and the gateway of this checkout are started for each
 run and stopped afterwards. Load that is not given is the scenario's own; the
-report names it. Latencies are from the intended time of an open-loop schedule. Exit codes: 0, 1 it could not be measured, 2 bad usage, 3 a threshold
-was missed.`
+report names it. Latencies are from the intended time of an open-loop schedule.
+Exit codes: 0, 1 it could not be measured, 2 bad usage, 3 a threshold was missed.`
 
 func main() { os.Exit(run(os.Args[1:])) }
 

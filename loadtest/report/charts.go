@@ -139,11 +139,15 @@ func curve(r measure.Result, name string) (x, y []float64) {
 	return x, y
 }
 
+// steps has the last weight of each number of connections.
 func steps(run *measure.Run) (x, y []float64) {
 	if run == nil {
 		return nil, nil
 	}
 	for _, s := range run.Memory {
+		if n := len(x); n > 0 && x[n-1] == float64(s.Connections) {
+			x, y = x[:n-1], y[:n-1]
+		}
 		x, y = append(x, float64(s.Connections)), append(y, s.RSS)
 	}
 	return x, y
