@@ -107,10 +107,10 @@ func TestCallerSendsWhatIsDue(t *testing.T) {
 	if a := c.Do(t.Context(), work); a.Sent != 100 || a.OK != 100 || a.Unsent.Count() != 0 || a.Latency.Quantile(0.9) < 20*time.Millisecond {
 		t.Errorf("%d sent, %d never, p90 %v", a.Sent, a.Unsent.Count(), a.Latency.Quantile(0.9))
 	}
-	c.grace = 50 * time.Millisecond
+	c.grace = 500 * time.Millisecond
 	a := c.Do(t.Context(), work)
 	close(wake)
-	if a.Sent != 50 || a.OK != 49 || a.Failed != 1 || a.Unsent.Count() != 50 || a.Unsent.Quantile(0) < 50*time.Millisecond || a.Unsent.Max() < 90*time.Millisecond {
+	if a.Sent != 50 || a.OK != 49 || a.Failed != 1 || a.Unsent.Count() != 50 || a.Unsent.Quantile(0) < 500*time.Millisecond {
 		t.Errorf("%d sent, %d failed, %d never: from %v to %v", a.Sent, a.Failed, a.Unsent.Count(), a.Unsent.Quantile(0), a.Unsent.Max())
 	}
 }

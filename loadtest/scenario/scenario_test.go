@@ -118,7 +118,7 @@ func TestABusyLoadGeneratorSaysSo(t *testing.T) {
 		}
 		if busy {
 			st.readers[0].Call(func() {
-				for until := loop.Now() + 200*time.Millisecond; loop.Now() < until; {
+				for until := loop.Now() + time.Second; loop.Now() < until; {
 				}
 			})
 		} else {
