@@ -337,6 +337,11 @@ func TestComparison(t *testing.T) {
 		}
 	}
 	for _, result := range r.Results {
+		// Only one part is paced; the others are as fast as they can.
+		rate, ok := result.Median(scenario.Rate)
+		if paced := rate < 2*p.suite.PacedRate; ok && result.Scenario != scenario.PartConnect && paced != (result.Scenario == scenario.PartPaced) {
+			t.Errorf("%s, %s: %v a second", result.Server, result.Scenario, rate)
+		}
 		for _, worse := range []string{scenario.Lost, scenario.Errors} {
 			if n, ok := result.Median(worse); ok && n != 0 {
 				t.Errorf("%s, %s: %v %s", result.Server, result.Scenario, n, worse)

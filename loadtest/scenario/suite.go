@@ -66,7 +66,7 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	}
 	done(PartPaced, run)
 
-	o.Duration = o.Redis
+	o.Duration, o.Rate = o.Redis, 0
 	run, err = st.redis(ctx, c, o.Options)
 	if errors.Is(err, ErrCannot) {
 		return nil
