@@ -11,6 +11,7 @@ import (
 
 	"herald/loadtest/crowd"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
@@ -49,11 +50,7 @@ func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Op
 	c.AwaitReceived(ctx, before+m.accepted.Load(), time.Second)
 
 	st.tell(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
-	ob, err := st.observe(interval(o.Duration), func() measure.Counts {
-		n := counts(c, caller)()
-		n.Goroutines = st.receiver().Goroutines(ctx)
-		return n
-	})
+	ob, err := st.observe(interval(o.Duration), withGoroutines(ctx, st.receiver(), counts(c, caller)))
 	if err != nil {
 		return err
 	}
@@ -76,6 +73,20 @@ func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Op
 		run.Note("%d reconnects failed, the first: %v", m.churn.failed, m.churn.err)
 	}
 	return err
+}
+
+// withGoroutines asks the server for them, once a second at most: it costs it something.
+func withGoroutines(ctx context.Context, s *target.Server, counts func() measure.Counts) func() measure.Counts {
+	var asked time.Time
+	var goroutines int64
+	return func() measure.Counts {
+		if now := time.Now(); now.Sub(asked) >= time.Second {
+			asked, goroutines = now, s.Goroutines(ctx)
+		}
+		n := counts()
+		n.Goroutines = goroutines
+		return n
+	}
 }
 
 // mixed is a mix under way.
