@@ -1,10 +1,11 @@
 # `make` alone lists the targets; `make test` is what CI runs.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: run test race lint bench chaos fuzz deps build clean help
+.PHONY: run test race lint bench bench-baseline bench-compare chaos fuzz deps build clean help
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Non-empty: a test whose tool (redis-server, nginx, chromium, node) is missing fails.
 REQUIRE_TOOLS ?= 1
@@ -12,6 +13,9 @@ REQUIRE_TOOLS ?= 1
 TIMEOUT  ?= 10m
 FUZZTIME ?= 30s
 BENCH    ?= .
+# Of each benchmark: benchstat needs six to tell a difference from noise.
+COUNT    ?= 6
+BASELINE := bench/baseline.txt
 
 run: ## start a gateway with an embedded Redis on 127.0.0.1:3000
 	go run ./cmd/gateway
@@ -41,8 +45,26 @@ out=$$(go run $(GOVULNCHECK) ./... 2>&1) || case $$out in \
 esac
 endef
 
-bench: ## benchmarks; BENCH= selects
-	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench: deps ## micro-benchmarks, beside the stored ones if there are any; BENCH= and COUNT= select
+	@mkdir -p artefacts
+	$(call benchmarks,artefacts/bench.txt)
+	@[ ! -f $(BASELINE) ] || go run $(BENCHSTAT) $(BASELINE) artefacts/bench.txt
+
+bench-baseline: deps ## store what `make bench` compares with; on a quiet machine
+	@mkdir -p $(dir $(BASELINE))
+	$(call benchmarks,$(BASELINE))
+
+# The machine is in a comment, so that results of another one are still compared.
+# A benchmark that fails is told apart from tee's success by its last line.
+define benchmarks
+@{ echo "# $$(uname -srm), $$(nproc) cores, $$(awk '/^MemTotal/ { printf "%.1f GiB", $$2 / 1048576 }' /proc/meminfo), $$(go env GOVERSION), $$(date -u +%F)"; \
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) -timeout 2h ./... || echo FAILED; } | grep -v 'no test files' | tee $(1)
+@[ "$$(tail -n 1 $(1))" != FAILED ]
+endef
+
+bench-compare: deps ## the gateway beside the article's server, socket.io and nchan, in 12 minutes
+	@mkdir -p artefacts
+	go run ./loadtest compare --json artefacts/compare.json --html artefacts/compare.html
 
 chaos: deps ## minutes of faults while clients listen; prints what each cost
 	REQUIRE_TOOLS=$(REQUIRE_TOOLS) go test -race -count=1 -v -timeout 30m -run 'TestNothing|TestTheChecker' ./chaos -chaos.long
@@ -53,7 +75,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 		go test -run '^$$' -fuzz "^$${target#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
 	done
 
-deps: ## install redis-server, nginx, chromium and the Node clients, if missing
+deps: ## install redis-server, nginx, chromium and npm's packages, if missing
 	@scripts/deps.sh
 
 build: ## bin/gateway, static
@@ -64,4 +86,4 @@ clean: ## remove what builds and tests leave
 	find . -name node_modules -prune -o \( -name '*.test' -o -name '*.prof' \) -type f -exec rm -f {} +
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -514,9 +514,13 @@ func awaitHears(t *testing.T, b *Broker, want bool) {
 	}
 }
 
-func BenchmarkPublish(b *testing.B) {
-	srv := redistest.Start(b)
-	br := New(client(b, srv.Addr), Options{})
+func BenchmarkPublish(b *testing.B) { benchmarkPublish(b, redistest.Start(b).Addr) }
+
+// BenchmarkPublishEmbedded is the same through the Redis of a gateway without one.
+func BenchmarkPublishEmbedded(b *testing.B) { benchmarkPublish(b, miniredis.RunT(b).Addr()) }
+
+func benchmarkPublish(b *testing.B, addr string) {
+	br := New(client(b, addr), Options{})
 	message := []byte(`{"text":"` + strings.Repeat("x", 190) + `"}`)
 	b.Run("one", func(b *testing.B) {
 		b.ReportAllocs()

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
 	"herald/internal/redistest"
@@ -416,6 +417,17 @@ func BenchmarkAllow(b *testing.B) {
 	b.Run("32 parallel,32 subjects", func(b *testing.B) {
 		parallel(b, limiter(MaxN), func(i int64) string { return "own" + strconv.FormatInt(i, 10) })
 	})
+}
+
+// BenchmarkAllowEmbedded is through the Redis of a gateway without one.
+func BenchmarkAllowEmbedded(b *testing.B) {
+	c := redis.NewClient(&redis.Options{Addr: miniredis.RunT(b).Addr(), MaxRetries: -1})
+	defer func() { _ = c.Close() }()
+	l := New(c, "publish", Limit{N: 1000, Per: time.Minute}, Options{Budget: 10 * time.Second})
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Allow(b.Context(), "alone", 1)
+	}
 }
 
 func parallel(b *testing.B, l *Limiter, subject func(int64) string) {

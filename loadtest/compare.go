@@ -177,7 +177,10 @@ func (c *comparison) turn(ctx context.Context, kind target.Kind) error {
 
 func (c *comparison) suite(ctx context.Context, kind target.Kind) error {
 	return c.with(ctx, kind, false, func(st *scenario.Stage) error {
-		o := c.plan.suite
+		o, note := c.plan.suite, ""
+		if o.Options, note = o.Options.Fit(); note != "" {
+			c.note("%s", note)
+		}
 		o.Fanouts = kind != target.ArticleUnlimited // its limiter has no part in it
 		return scenario.Suite(ctx, st, o, func(part string, run *measure.Run) { c.done(kind, part, run) })
 	})

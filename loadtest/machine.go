@@ -15,6 +15,7 @@ import (
 
 	"herald/loadtest/measure"
 	"herald/loadtest/report"
+	"herald/loadtest/scenario"
 )
 
 // machine is what numbers depend on.
@@ -23,6 +24,7 @@ func machine(ctx context.Context) []report.Fact {
 		{Name: "Processor", Value: fmt.Sprintf("%d × %s", runtime.NumCPU(), processor())},
 		{Name: "Memory", Value: memory()},
 		{Name: "Kernel", Value: kernel()},
+		{Name: "Open files", Value: fmt.Sprint(scenario.OpenFiles())},
 		{Name: "Go", Value: strings.TrimPrefix(runtime.Version(), "go")},
 	}
 	for _, program := range [][]string{{"redis-server", "--version"}, {"node", "--version"}, {"nginx", "-v"}} {

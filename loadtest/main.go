@@ -22,8 +22,8 @@ type cli struct {
 	Idle    idleCmd    `cmd:"" help:"Open 15,000 sockets, use each once, then hold them: memory and processor time per connection."`
 	Connect connectCmd `cmd:"" help:"Open 5,000 sockets, 32 at once: connects a second, and what each costs."`
 	Publish publishCmd `cmd:"" help:"Publish over HTTP to 5,000 users with a socket each: as fast as 32 publishers can, or with --rate on an open-loop schedule."`
-	Redis   redisCmd   `cmd:"" help:"PUBLISH straight to users' channels: what the way from Redis to the sockets takes."`
-	Fanout  fanoutCmd  `cmd:"" help:"Publish to one user with 5,000 sockets."`
+	Redis   redisCmd   `cmd:"" help:"PUBLISH straight to users' channels: what the way from Redis to the sockets takes, at most or with --rate on an open-loop schedule."`
+	Fanout  fanoutCmd  `cmd:"" help:"Publish to one user with 5,000 sockets: the next as soon as all have one, or with --rate on an open-loop schedule."`
 	Mix     mixCmd     `cmd:"" help:"Single notifications and batches, 1,000 requests a second, while 50 sockets a second are lost and resume."`
 	Storm   stormCmd   `cmd:"" help:"5,000 sockets are lost at once, and come back at once for what they missed."`
 	Soak    soakCmd    `cmd:"" help:"The mix for ten minutes at 60 % of the maximum: memory, goroutines and descriptors must not grow."`
@@ -43,9 +43,9 @@ const (
 const description = `Measures a notification gateway from outside, by the wire protocol alone.
 
 Without --target a Redis and the gateway of this checkout are started for each
-run and stopped afterwards. Latencies are from the intended time of an open-loop
-schedule. Exit codes: 0, 1 it could not be measured, 2 bad usage, 3 a threshold
-was missed.`
+run and stopped afterwards. Load that is not given is the scenario's own; the
+report names it. Latencies are from the intended time of an open-loop schedule.
+Exit codes: 0, 1 it could not be measured, 2 bad usage, 3 a threshold was missed.`
 
 func main() { os.Exit(run(os.Args[1:])) }
 

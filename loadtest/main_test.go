@@ -6,13 +6,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -25,13 +27,8 @@ import (
 
 // The test's own program is the child of its tests, as loadtest is its own.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "raw-write" {
-		n, _ := strconv.Atoi(os.Args[2])
-		if err := target.RawWriter(n, os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		os.Exit(run(os.Args[1:]))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -65,6 +62,12 @@ func TestThresholds(t *testing.T) {
 			t.Errorf("%s passes without having been measured", good[i].Name)
 		}
 	}
+	// A message that was lost in one of three runs is lost, though the median is 0.
+	runs := []*measure.Run{{Metrics: good}, {Metrics: good}, {Metrics: slices.Clone(good)}}
+	runs[2].Metrics[2].Value = 1
+	if verdicts, missed := all.verdicts(measure.NewResult("s", "publish", nil, runs, 0)); !missed || verdicts[3].OK {
+		t.Errorf("%v", verdicts)
+	}
 	growth := thresholdFlags{MaxGrowth: &percent}
 	grown := []measure.Metric{{Name: scenario.RSSGrowth, Value: 0.09}, {Name: scenario.GoroutineRise, Value: 0.11}, {Name: scenario.FileGrowth, Value: 0}}
 	if verdicts, missed := growth.verdicts(result(grown...)); !missed || !verdicts[0].OK || verdicts[1].OK {
@@ -80,13 +83,14 @@ func TestBadUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"no-such"}, {"publish", "--no-such"}, {"publish", "--message=10"}, {"publish", "--users=-1"}, {"fanout", "--in-flight=33"},
 		{"publish", "--start=x"}, {"publish", "--max-p99=5"}, {"publish", "--users=1000001"}, {"connect", "--rate=-1"},
+		{"publish", "--target=nonsense", "--quiet"},
 	} {
 		if code := run(args); code != exitUsage {
 			t.Errorf("%q: %d", args, code)
 		}
 	}
-	if code := run([]string{"publish", "--target=nonsense", "--quiet"}); code != exitFailed {
-		t.Errorf("a bad target: %d", code)
+	if code := run([]string{"publish", "--target=http://127.0.0.1:1", "--quiet"}); code != exitFailed {
+		t.Errorf("a target that is not there: %d", code)
 	}
 }
 
@@ -176,15 +180,62 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-func TestBar(t *testing.T) {
-	for _, c := range []struct {
-		passed, takes time.Duration
-		full          int
-	}{{0, time.Second, 0}, {time.Second / 2, time.Second, barWidth / 2}, {time.Hour, time.Second, barWidth}, {time.Second, 0, barWidth}} {
-		b := bar(c.passed, c.takes)
-		if strings.Count(b, "█") != c.full || strings.Count(b, "·") != barWidth-c.full {
-			t.Errorf("%v of %v: %s", c.passed, c.takes, b)
+// buffer is written to by one goroutine and read by another.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestProgressOfATerminal(t *testing.T) {
+	var out buffer
+	p := startProgress(&out, 80)
+	p.of("run %d", 1)
+	drawn := func(want string) {
+		t.Helper()
+		for until := time.Now().Add(10 * time.Second); !strings.Contains(out.String(), want); time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatalf("%q is not drawn: %q", want, out.String())
+			}
 		}
+	}
+	for _, takes := range []time.Duration{0, 10 * time.Second, 20 * time.Millisecond} { // a spinner, a bar, one that takes longer than was thought
+		p.phase(fmt.Sprintf("takes %v", takes), takes)
+		drawn(fmt.Sprintf("run 1 · takes %v", takes))
+	}
+	p.phase(strings.Repeat("long ", 50), time.Second)
+	drawn("run 1 · long long")
+	p.close()
+	for line := range strings.SplitSeq(out.String(), "\r") {
+		if line = strings.NewReplacer("\x1b[0K", "", "\x1b[2K", "").Replace(line); utf8.RuneCountInString(line) > 80 {
+			t.Errorf("%q is wider than the terminal", line)
+		}
+	}
+	if s := out.String(); strings.Contains(s, "\n") || !strings.HasSuffix(s, "\r") {
+		t.Errorf("it leaves more than an empty line: %q", s)
+	}
+}
+
+func TestProgressElsewhere(t *testing.T) {
+	var out buffer
+	p := startProgress(&out, 0)
+	p.of("run %d", 1)
+	p.phase("starting", 0)
+	p.phase("measuring", time.Second)
+	p.close()
+	if s := out.String(); s != "run 1 · starting\nrun 1 · measuring\n" {
+		t.Errorf("%q", s)
 	}
 }
 
@@ -221,13 +272,15 @@ func TestEndToEnd(t *testing.T) {
 		code int
 		must []string // what is measured
 	}{
-		{[]string{"publish", "--max-lost=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
+		{[]string{"publish", "--max-lost=0", "--max-duplicates=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
 		{[]string{"publish", "--rate=100", "--max-p99=1ns"}, exitMissed, []string{"delivery p99", "sent late p99"}},
 		{[]string{"connect", "--max-errors=0", "--max-memory=1"}, exitMissed, []string{scenario.CPUPerConnect}},
-		{[]string{"redis", "--max-lost=0"}, 0, []string{scenario.Rate}},
+		{[]string{"redis", "--rate=500", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.Rate}},
 		{[]string{"fanout", "--in-flight=4", "--max-lost=0"}, 0, []string{"broadcast p50", scenario.Rate}},
-		{[]string{"idle", "--max-memory=100000"}, 0, []string{scenario.RSSPerConn, scenario.CPUPerIdle}},
+		{[]string{"idle", "--max-errors=0", "--max-lost=0"}, 0, []string{"rss", scenario.CPUPerIdle}},
 		{[]string{"storm", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.BackAfter, scenario.CaughtUp}},
+		{[]string{"slow", "--rate=200", "--message=4096", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.SlowEnded, "lost by slow sockets"}},
+		{[]string{"soak", "--rate=200", "--max-lost=0", "--max-growth=10"}, exitMissed, []string{"reconnects"}}, // too short to say
 		{[]string{"mix", "--rate=200", "--churn=20", "--max-lost=0", "--max-disorder=0", "--max-errors=0"}, 0, []string{"reconnects", "connect p50"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
@@ -247,9 +300,52 @@ func TestEndToEnd(t *testing.T) {
 					t.Errorf("%s: %v, %t", name, v, ok)
 				}
 			}
-			if html, err := os.ReadFile(filepath.Join(dir, "r.html")); err != nil || !bytes.Contains(html, []byte("<svg")) {
+			if html, err := os.ReadFile(filepath.Join(dir, "r.html")); err != nil || !bytes.Contains(html, []byte(`class="plot"`)) {
 				t.Errorf("the page: %v", err)
 			}
 		})
+	}
+}
+
+// All of a comparison, in small: every part of each server, side by side.
+func TestComparison(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a gateway and a peer")
+	}
+	redistest.Require(t, "redis-server")
+	redistest.Require(t, "node")
+	const short = 200 * time.Millisecond
+	p := compareCmd{Quick: true}.plan()
+	p.idle, p.raw = idlePlan{connections: 40, hold: short}, short
+	p.suite.Users, p.suite.Connections, p.suite.Publishers, p.suite.PacedRate = 20, 20, 2, 100
+	p.suite.WarmUp, p.suite.FirstWarmUp, p.suite.Publish, p.suite.Paced, p.suite.Redis, p.suite.Fanout = short, short, short, short, short, short
+	pr := startProgress(io.Discard, 0)
+	defer pr.close()
+	c, err := newComparison(t.Context(), p, pr, []target.Kind{target.Herald, target.Article})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.builder.Close()
+	if err := c.all(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r := c.report()
+	for _, row := range r.Table.Rows {
+		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the node that delivers") && !strings.HasPrefix(row.Name, "RSS") // a few sockets' memory is noise
+		if both && (!row.Known(0) || !row.Known(1) || *row.Values[0] < 0) {
+			t.Errorf("%s: %s, %s", row.Name, row.Value(0), row.Value(1))
+		}
+	}
+	for _, result := range r.Results {
+		// Only one part is paced; the others are as fast as they can.
+		rate, ok := result.Median(scenario.Rate)
+		if paced := rate < 2*p.suite.PacedRate; ok && result.Scenario != scenario.PartConnect && paced != (result.Scenario == scenario.PartPaced) {
+			t.Errorf("%s, %s: %v a second", result.Server, result.Scenario, rate)
+		}
+		for _, worse := range []string{scenario.Lost, scenario.Errors} {
+			if n, ok := result.Median(worse); ok && n != 0 {
+				t.Errorf("%s, %s: %v %s", result.Server, result.Scenario, n, worse)
+			}
+		}
 	}
 }

@@ -91,13 +91,21 @@ func (p *play) once(ctx context.Context, pr *progress, b *target.Builder, o scen
 		return nil, "", err
 	}
 	defer st.Close()
+	o, note := o.Fit()
 	run, err := p.run(ctx, st, o)
+	if err == nil && note != "" {
+		run.Note("%s", note)
+	}
 	return run, s.Name, err
 }
 
 func (p *play) server(ctx context.Context, b *target.Builder) (*target.Server, error) {
 	if p.Target != "" {
-		return target.Connect(p.existing())
+		s, err := target.Connect(p.existing())
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errUsage, err)
+		}
+		return s, err
 	}
 	if p.Program != "" {
 		b.Use(p.Program)

@@ -3,38 +3,45 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 )
 
 // progress says on standard error what is being done: a bar on a terminal, a
 // line for each phase elsewhere.
 type progress struct {
-	out      io.Writer // nil: nothing
-	terminal bool
-	quit     chan struct{}
-	stopped  chan struct{}
+	out     io.Writer
+	columns int           // of the terminal; 0: it is none
+	quit    chan struct{} // closed by close
+	stopped chan struct{} // closed when nothing is drawn any more
 
 	mu     sync.Mutex
-	prefix string        // guarded by mu
-	what   string        // guarded by mu
-	began  time.Time     // guarded by mu
-	takes  time.Duration // guarded by mu; 0: unknown
+	prefix string                   // guarded by mu
+	bar    *progressbar.ProgressBar // guarded by mu; nil before the first phase, and where nothing is drawn
+	began  time.Time                // of the phase; guarded by mu
+	takes  time.Duration            // guarded by mu; 0: unknown
 }
 
 func newProgress(f *os.File, quiet bool) *progress {
-	p := &progress{quit: make(chan struct{}), stopped: make(chan struct{})}
-	if !quiet {
-		p.out = f
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		p.terminal = err == nil
+	if quiet {
+		return startProgress(io.Discard, 0)
 	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		columns = 0
+	}
+	return startProgress(f, columns)
+}
+
+func startProgress(out io.Writer, columns int) *progress {
+	p := &progress{out: out, columns: columns, quit: make(chan struct{}), stopped: make(chan struct{})}
 	go p.draw()
 	return p
 }
@@ -46,22 +53,39 @@ func (p *progress) of(format string, args ...any) {
 	p.prefix = fmt.Sprintf(format, args...)
 }
 
-// phase begins one that takes about so long.
+// phase begins one that takes about so long; 0: nobody knows.
 func (p *progress) phase(what string, takes time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.what, p.takes, p.began = what, takes, time.Now()
-	if p.out != nil && !p.terminal {
-		fmt.Fprintf(p.out, "%s · %s\n", p.prefix, what)
+	what = p.prefix + " · " + what
+	if p.columns == 0 {
+		fmt.Fprintln(p.out, what)
+		return
 	}
+	if text := []rune(what); len(text) > p.columns-barColumns {
+		what = string(text[:max(0, p.columns-barColumns)])
+	}
+	p.clearLocked()
+	p.began, p.takes = time.Now(), takes
+	p.bar = progressbar.NewOptions64(cmp.Or(takes.Milliseconds(), spinner),
+		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(what), progressbar.OptionShowDescriptionAtLineEnd(),
+		progressbar.OptionSetWidth(barWidth), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(true),
+		progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionUseANSICodes(true))
 }
 
-// close ends it and leaves an empty line's beginning.
+const (
+	spinner    = -1 // the library's length of what has none
+	barWidth   = 20
+	barColumns = barWidth + len(" 100% || [59m59s] ") // what the library writes around it
+)
+
+// close ends it; on a terminal the line is empty again.
 func (p *progress) close() {
 	close(p.quit)
 	<-p.stopped
 }
 
+// draw moves the bar as time passes, since nothing else does.
 func (p *progress) draw() {
 	defer close(p.stopped)
 	t := time.NewTicker(100 * time.Millisecond)
@@ -69,39 +93,32 @@ func (p *progress) draw() {
 	for {
 		select {
 		case <-p.quit:
-			p.clear()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.clearLocked()
 			return
 		case <-t.C:
-		}
-		if p.out != nil && p.terminal {
-			fmt.Fprint(p.out, "\r\x1b[K"+p.line())
+			p.tick()
 		}
 	}
 }
 
-func (p *progress) clear() {
-	if p.out != nil && p.terminal {
-		fmt.Fprint(p.out, "\r\x1b[K")
-	}
-}
-
-const barWidth = 24
-
-func (p *progress) line() string {
+func (p *progress) tick() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.what == "" {
-		return p.prefix
+	if p.bar == nil {
+		return
 	}
-	passed := time.Since(p.began)
-	return fmt.Sprintf("%s %s · %s %.0f s", bar(passed, p.takes), p.prefix, p.what, passed.Seconds())
+	if p.takes == 0 {
+		_ = p.bar.Add(1)
+		return
+	}
+	// One that takes longer than was thought stays short of its end.
+	_ = p.bar.Set64(min(time.Since(p.began).Milliseconds(), p.takes.Milliseconds()-1))
 }
 
-// bar fills up to its end, and stays there if it takes longer.
-func bar(passed, takes time.Duration) string {
-	full := barWidth
-	if takes > 0 {
-		full = min(barWidth, int(barWidth*passed/takes))
+func (p *progress) clearLocked() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
 	}
-	return "[" + strings.Repeat("█", full) + strings.Repeat("·", barWidth-full) + "]"
 }

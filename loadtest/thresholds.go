@@ -11,7 +11,8 @@ import (
 	"herald/loadtest/scenario"
 )
 
-// thresholdFlags are what the medians must keep to.
+// thresholdFlags are what the medians must keep to; where something went wrong,
+// every run.
 type thresholdFlags struct {
 	MaxP50      *time.Duration `group:"Thresholds" name:"max-p50" placeholder:"TIME" help:"Median latency: of delivery, else of connecting."`
 	MaxP99      *time.Duration `group:"Thresholds" name:"max-p99" placeholder:"TIME" help:"99th percentile of it."`
@@ -20,8 +21,9 @@ type thresholdFlags struct {
 	MaxCPU      *time.Duration `group:"Thresholds" name:"max-cpu" placeholder:"TIME" help:"Processor time of the server for each."`
 	MaxIdleCPU  *time.Duration `group:"Thresholds" name:"max-idle-cpu" placeholder:"TIME" help:"Processor time of the server for an idle connection, a second."`
 	MaxMemory   *float64       `group:"Thresholds" placeholder:"KIB" help:"Resident memory of the server for a connection, in KiB."`
-	MaxLost     *float64       `group:"Thresholds" placeholder:"N" help:"Messages that did not arrive."`
-	MaxErrors   *float64       `group:"Thresholds" placeholder:"N" help:"Requests and connects that failed."`
+	MaxLost     *float64       `group:"Thresholds" placeholder:"N" help:"Messages that did not arrive, in any run."`
+	MaxTwice    *float64       `group:"Thresholds" name:"max-duplicates" placeholder:"N" help:"Messages that came again on the same socket."`
+	MaxErrors   *float64       `group:"Thresholds" placeholder:"N" help:"Requests and connects that failed, and messages that could not be sent in time."`
 	MaxDisorder *float64       `group:"Thresholds" placeholder:"N" help:"Messages that did not follow the one before on their socket."`
 	MaxGrowth   *float64       `group:"Thresholds" placeholder:"PERCENT" help:"Of memory, goroutines and descriptors (soak)."`
 }
@@ -33,12 +35,18 @@ type threshold struct {
 	names  []string
 	limit  float64
 	atMost bool
+	every  bool // run must keep to it, not only their median
 }
 
 func (f thresholdFlags) list() (list []threshold) {
 	add := func(limit *float64, flag string, atMost bool, names ...string) {
 		if limit != nil {
-			list = append(list, threshold{flag, names, *limit, atMost})
+			list = append(list, threshold{flag: flag, names: names, limit: *limit, atMost: atMost})
+		}
+	}
+	none := func(limit *float64, flag, name string) {
+		if limit != nil {
+			list = append(list, threshold{flag: flag, names: []string{name}, limit: *limit, atMost: true, every: true})
 		}
 	}
 	latency := func(limit *time.Duration, flag, quantile string) {
@@ -51,9 +59,10 @@ func (f thresholdFlags) list() (list []threshold) {
 	add(seconds(f.MaxCPU), "max-cpu", true, scenario.CPUPerMessage, scenario.CPUPerConnect)
 	add(seconds(f.MaxIdleCPU), "max-idle-cpu", true, scenario.CPUPerIdle)
 	add(scaled(f.MaxMemory, 1<<10), "max-memory", true, scenario.RSSPerConn)
-	add(f.MaxLost, "max-lost", true, scenario.Lost)
-	add(f.MaxErrors, "max-errors", true, scenario.Errors)
-	add(f.MaxDisorder, "max-disorder", true, scenario.Disorder)
+	none(f.MaxLost, "max-lost", scenario.Lost)
+	none(f.MaxTwice, "max-duplicates", scenario.Duplicates)
+	none(f.MaxErrors, "max-errors", scenario.Errors)
+	none(f.MaxDisorder, "max-disorder", scenario.Disorder)
 	for _, name := range []string{scenario.RSSGrowth, scenario.GoroutineRise, scenario.FileGrowth} {
 		add(scaled(f.MaxGrowth, 0.01), "max-growth", true, name)
 	}
@@ -81,6 +90,9 @@ func (t threshold) judge(r measure.Result) report.Verdict {
 	for _, name := range t.names {
 		for _, m := range r.Medians {
 			if m.Name == name {
+				if t.every {
+					m.Value = r.Most(name)
+				}
 				return t.verdict(m)
 			}
 		}

@@ -315,3 +315,37 @@ func BenchmarkParseRequest(b *testing.B) {
 		}
 	}
 }
+
+// What the publishing node makes of a request, and what each node reads off the
+// frame that comes back.
+func BenchmarkFrame(b *testing.B) {
+	d := Draft{UserID: "42", Kind: "order.shipped", Message: []byte(`{"text":"` + strings.Repeat("x", 190) + `"}`)}
+	dst := make([]byte, 0, 512)
+	b.Run("tail", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			dst = AppendTail(dst[:0], &d)
+		}
+	})
+	b.Run("ephemeral", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			dst = AppendEphemeral(dst[:0], &d, 1764000001234)
+		}
+	})
+	b.Run("hello", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			Hello{UserID: "42", ConnectionID: "c", Last: 1764000000017, Ping: 25}.Frame()
+		}
+	})
+	frame := StoredHead + `1764000000018,"prev":1764000000017,"ts":1764000001234,` + string(AppendTail(nil, &d))
+	b.Run("parse stored", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, ok := ParseStored(frame); !ok {
+				b.Fatal(frame)
+			}
+		}
+	})
+}

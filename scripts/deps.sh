@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: Debian packages (as root)
-# and what the Node programs of e2e/node need. Does nothing where nothing is missing.
+# and what the Node programs of e2e/node and loadtest/peers need. Does nothing
+# where nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,6 +9,7 @@ missing=
 for program in redis-server nginx chromium; do    # each is its package's name, too
 	command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing="$missing libnginx-mod-nchan"
 
 if [ -n "$missing" ]; then
 	why=
@@ -30,14 +32,13 @@ if [ -n "$missing" ]; then
 fi
 
 # npm writes node_modules/.package-lock.json last, so an interrupted one counts as missing.
-if [ -f e2e/node/package-lock.json ]; then
-	installed=e2e/node/node_modules/.package-lock.json
-	if [ ! -f "$installed" ] || [ -n "$(find e2e/node/package-lock.json -newer "$installed")" ]; then
-		if command -v npm >/dev/null 2>&1; then
-			echo "deps: installing the Node clients"
-			npm --prefix e2e/node ci --no-audit --no-fund --loglevel=error
-		else
-			echo "deps: no npm, so not installed: the Node clients"
-		fi
+for dir in e2e/node loadtest/peers; do
+	installed=$dir/node_modules/.package-lock.json
+	[ ! -f "$installed" ] || [ -n "$(find "$dir/package-lock.json" -newer "$installed")" ] || continue
+	if command -v npm >/dev/null 2>&1; then
+		echo "deps: installing the packages of $dir"
+		npm --prefix "$dir" ci --no-audit --no-fund --loglevel=error
+	else
+		echo "deps: no npm, so not installed: the packages of $dir"
 	fi
-fi
+done

@@ -18,8 +18,10 @@ import (
 // Caller sends HTTP requests over connections that it keeps alive, one at a
 // time on each, all from one loop.
 type Caller struct {
-	loop *loop.Loop
-	peer unix.SockaddrInet4
+	// Static after construction.
+	loop  *loop.Loop
+	peer  unix.SockaddrInet4
+	grace time.Duration // how long answers may take after the last request
 
 	// Owned by the loop's thread.
 	calls []*call
@@ -36,7 +38,7 @@ func NewCaller(l *loop.Loop, addr string, n int) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Caller{loop: l, peer: peer, buf: make([]byte, 64<<10)}
+	c := &Caller{loop: l, peer: peer, grace: grace, buf: make([]byte, 64<<10)}
 	for range n {
 		c.calls = append(c.calls, &call{caller: c, fd: -1})
 	}
@@ -57,7 +59,9 @@ type Work struct {
 	Ready func() bool
 	// Pace is when each is due. Default: as soon as a connection is free.
 	Pace measure.Pace
-	// For is how long to go on. Default: until Count, or until the context ends.
+	// For is how long to go on. What is due by then on a schedule is still sent, if
+	// the server frees a connection for it within five seconds more. Default:
+	// until Count, or until the context ends.
 	For time.Duration
 	// Count is how many to send. Default: no limit.
 	Count int
@@ -69,7 +73,8 @@ type Answers struct {
 	Failed   int // answered otherwise, or not at all
 	Took     time.Duration
 	Latency  *measure.Histogram // from when a request was due to its answer
-	Slip     *measure.Histogram // from when it was due until it was sent, for those that nothing but the load generator held up
+	Slip     *measure.Histogram // on a schedule, from when it was due until it was sent, for those that nothing but the load generator held up
+	Unsent   *measure.Histogram // how long those have waited that were due and never sent, as no connection was free: they are in no other number
 	Err      error              // the first failure
 }
 
@@ -86,18 +91,17 @@ type working struct {
 	done     chan struct{} // closed when it is over and nothing is in flight
 }
 
-// grace is how long answers may take after the last request.
 const grace = 5 * time.Second
 
 // Do sends requests until the work is done, and waits for their answers. One
 // Do at a time.
 func (c *Caller) Do(ctx context.Context, w Work) Answers {
-	work := &working{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), Slip: measure.NewHistogram()}}
+	work := &working{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), Slip: measure.NewHistogram(), Unsent: measure.NewHistogram()}}
 	c.loop.Call(func() {
 		c.work = work
 		work.began = loop.Now()
 		if w.For > 0 {
-			c.loop.At(work.began+w.For, func() { c.finish(work) })
+			c.loop.At(work.began+w.For, func() { c.timeIsUp(work) })
 		}
 		c.more()
 	})
@@ -107,7 +111,7 @@ func (c *Caller) Do(ctx context.Context, w Work) Answers {
 		c.loop.Call(func() { c.finish(work) })
 		select {
 		case <-work.done:
-		case <-time.After(grace):
+		case <-time.After(c.grace):
 		}
 	}
 	c.loop.Call(func() { c.abandon(work) })
@@ -129,12 +133,36 @@ func (c *Caller) Close() {
 	})
 }
 
+// timeIsUp ends the work, but not before what is due has been sent: leaving that
+// out would spare a server that stalls.
+func (c *Caller) timeIsUp(w *working) {
+	if c.work != w || w.over {
+		return
+	}
+	if !w.Pace.Open() {
+		c.finish(w)
+		return
+	}
+	if n := w.Pace.Count(w.For); w.Count == 0 || n < w.Count {
+		w.Count = n
+	}
+	c.loop.At(loop.Now()+c.grace, func() {
+		if c.work == w && !w.over {
+			for i := w.next; i < w.Count; i++ {
+				w.a.Unsent.Record(loop.Now() - w.began - w.Pace.Due(i))
+			}
+			c.finish(w)
+		}
+	})
+	c.more()
+}
+
 func (c *Caller) finish(w *working) {
 	if c.work != w || w.over {
 		return
 	}
 	w.over = true
-	c.loop.At(loop.Now()+grace, func() { c.abandon(w) })
+	c.loop.At(loop.Now()+c.grace, func() { c.abandon(w) })
 	c.settle()
 }
 
@@ -145,7 +173,7 @@ func (c *Caller) abandon(w *working) {
 	}
 	for _, k := range c.calls {
 		if k.busy {
-			c.failed(k, fmt.Errorf("no answer within %v", grace))
+			c.failed(k, fmt.Errorf("no answer within %v", c.grace))
 		}
 	}
 	w.over = true
@@ -221,7 +249,7 @@ func (c *Caller) begin(k *call, i int, due, now time.Duration) {
 	w.inFlight++
 	w.a.Sent++
 	c.sent.Add(1)
-	if !w.held {
+	if w.Pace.Open() && !w.held {
 		w.a.Slip.Record(now - due)
 	}
 	k.out = w.Request(k.out[:0], i, due)

@@ -89,6 +89,32 @@ func TestCallerOpenLoopCountsTheStall(t *testing.T) {
 	}
 }
 
+// What was due is sent after the time is up, too; what a server leaves no
+// connection for is told, with how long it had waited.
+func TestCallerSendsWhatIsDue(t *testing.T) {
+	var served atomic.Int64
+	wake := make(chan struct{})
+	s := newServer(t, echo(&served, func(n int64) {
+		switch n {
+		case 80:
+			time.Sleep(60 * time.Millisecond) // beyond the end
+		case 150:
+			<-wake
+		}
+	}))
+	c := newCaller(t, s.addr, 1)
+	work := Work{For: 100 * time.Millisecond, Request: get, Pace: measure.Pace{PerSecond: 1000}}
+	if a := c.Do(t.Context(), work); a.Sent != 100 || a.OK != 100 || a.Unsent.Count() != 0 || a.Latency.Quantile(0.9) < 20*time.Millisecond {
+		t.Errorf("%d sent, %d never, p90 %v", a.Sent, a.Unsent.Count(), a.Latency.Quantile(0.9))
+	}
+	c.grace = 500 * time.Millisecond
+	a := c.Do(t.Context(), work)
+	close(wake)
+	if a.Sent != 50 || a.OK != 49 || a.Failed != 1 || a.Unsent.Count() != 50 || a.Unsent.Quantile(0) < 500*time.Millisecond {
+		t.Errorf("%d sent, %d failed, %d never: from %v to %v", a.Sent, a.Failed, a.Unsent.Count(), a.Unsent.Quantile(0), a.Unsent.Max())
+	}
+}
+
 func TestCallerFailures(t *testing.T) {
 	s := newServer(t, func(c net.Conn) {
 		for n := 0; request(c) != ""; n++ {
@@ -208,6 +234,32 @@ func TestPipeKeepsToItsWindow(t *testing.T) {
 	p := Pipe{Addr: s.addr, Command: publish, Received: received.Load, Window: 256, Batch: 64}.Run(t.Context(), newLoop(t), 20*time.Millisecond)
 	if p.Err != nil || p.Sent > 100+256 || p.Lost != p.Sent-100 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// On a schedule each is due at its time, whether or not there was room for it.
+func TestPipeOnASchedule(t *testing.T) {
+	var received atomic.Int64
+	s := fakeRedis(t, &received, func(int64) bool { return true })
+	var due []time.Duration // on the loop's thread
+	command := func(dst []byte, i int, at time.Duration) []byte {
+		due = append(due, at)
+		return publish(dst, i, at)
+	}
+	pipe := Pipe{Addr: s.addr, Command: command, Received: received.Load, Window: 64, Batch: 64, Pace: measure.Pace{PerSecond: 1000}}
+	p := pipe.Run(t.Context(), newLoop(t), 100*time.Millisecond)
+	if p.Err != nil || p.Sent != 100 || p.Lost != 0 || p.Unsent.Count() != 0 {
+		t.Errorf("%+v", p)
+	}
+	for i := range due {
+		if d := due[i] - due[0]; d != time.Duration(i)*time.Millisecond {
+			t.Fatalf("the %d-th is due after %v", i, d)
+		}
+	}
+	full := fakeRedis(t, &received, func(int64) bool { return received.Load() < 150 }) // then nothing comes out any more
+	pipe.Addr = full.addr
+	if p := pipe.Run(t.Context(), newLoop(t), 200*time.Millisecond); p.Sent > 50+64 || p.Unsent.Count() != 200-p.Sent || p.Lost != p.Sent-50 {
+		t.Errorf("%+v, %d never sent", p, p.Unsent.Count())
 	}
 }
 

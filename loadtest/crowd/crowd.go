@@ -49,6 +49,7 @@ type Crowd struct {
 	o       Options
 	shards  []*shard
 
+	sequential  atomic.Int64 // by loop.Now: what is due from then on must come in the order it was due; 0: it need not
 	from, until atomic.Int64 // by loop.Now: latencies of what was due in between are recorded
 }
 
@@ -95,7 +96,16 @@ func (c *Crowd) Record() (stop func() *measure.Histogram) {
 	}
 }
 
-// Received is how many notifications with a stamp have come so far.
+// Sequential says that from now on one connection publishes, so that what comes
+// on a socket out of the order in which it was due is disorder; the function it
+// returns ends that.
+func (c *Crowd) Sequential() (stop func()) {
+	c.sequential.Store(int64(loop.Now()))
+	return func() { c.sequential.Store(0) }
+}
+
+// Received is how many notifications with a stamp have come so far, duplicates
+// left out.
 func (c *Crowd) Received() (n int64) {
 	for _, s := range c.shards {
 		n += s.received.Load()
@@ -146,8 +156,18 @@ func (c *Crowd) Endings() map[int]int {
 	return sum
 }
 
+// Duplicates counts notifications that had come before on the same socket, as
+// one of its latest.
+func (c *Crowd) Duplicates() (n int64) {
+	for _, s := range c.shards {
+		n += s.duplicates.Load()
+	}
+	return n
+}
+
 // Disorder counts notifications that did not follow the one before on their
-// socket, gap frames included. It needs Options.Ids.
+// socket: by their ids, gap frames included, with Options.Ids; by when they were
+// due while Sequential.
 func (c *Crowd) Disorder() (n int64) {
 	for _, s := range c.shards {
 		n += s.disorder.Load()

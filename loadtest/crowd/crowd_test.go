@@ -297,6 +297,47 @@ func TestIdsAndOrder(t *testing.T) {
 	}
 }
 
+// What comes again is counted once; what comes late is told where one connection
+// publishes.
+func TestDuplicatesAndOrder(t *testing.T) {
+	send := make(chan []byte)
+	s := newServer(t, func(c net.Conn) {
+		request(c)
+		_, _ = c.Write(wire.SwitchingProtocols)
+		for b := range send {
+			_, _ = c.Write(b)
+		}
+	})
+	defer close(send)
+	c := newCrowd(t, s.addr, false, Options{})
+	c.Connect(t.Context(), Arrivals{Users: []int{0}})
+	now := loop.Now()
+	for i, number := range []uint32{1, 3, 2, 3, 4, 1} { // 2 is late, 3 and 1 come again
+		send <- stamped(now, number)
+		if want := int64([]int{1, 2, 3, 3, 4, 4}[i]); c.AwaitReceived(t.Context(), want, 5*time.Second) != want {
+			t.Fatalf("received %d after %d", c.Received(), i)
+		}
+	}
+	for until := time.Now().Add(5 * time.Second); c.Duplicates() < 2 && time.Now().Before(until); {
+		time.Sleep(time.Millisecond) // nothing announces it
+	}
+	if c.Duplicates() != 2 || c.Disorder() != 0 {
+		t.Errorf("%d duplicates, %d out of order", c.Duplicates(), c.Disorder())
+	}
+	stop := c.Sequential()
+	now = loop.Now()
+	for _, stamp := range [][]byte{stamped(now, 1), stamped(now+1, 0), stamped(now, 2)} {
+		send <- stamp
+	}
+	c.AwaitReceived(t.Context(), 7, 5*time.Second)
+	stop()
+	send <- stamped(now, 0)
+	c.AwaitReceived(t.Context(), 8, 5*time.Second)
+	if c.Duplicates() != 2 || c.Disorder() != 1 {
+		t.Errorf("%d duplicates, %d out of order", c.Duplicates(), c.Disorder())
+	}
+}
+
 func TestPauseAndResume(t *testing.T) {
 	send := make(chan struct{})
 	s := newServer(t, func(c net.Conn) {

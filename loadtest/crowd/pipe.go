@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"herald/loadtest/loop"
+	"herald/loadtest/measure"
 	"herald/loadtest/wire"
 )
 
@@ -20,14 +21,16 @@ type Pipe struct {
 	Command  func(dst []byte, i int, due time.Duration) []byte // appends the i-th command; on the loop's thread
 	Received func() int64                                      // how many have come out at the other end, ever
 	Window   int64                                             // how many may be under way
+	Pace     measure.Pace                                      // when each is due; default: as soon as the window has room
 	Batch    int                                               // how many go into one write
 }
 
 // Piped is what a pipe has done.
 type Piped struct {
-	Sent int64
-	Lost int64 // that did not come out
-	Err  error
+	Sent   int64
+	Lost   int64              // that did not come out
+	Unsent *measure.Histogram // how long those have waited that were due and never sent, as the window had no room
+	Err    error
 }
 
 // pipe is a Pipe at work, owned by the loop's thread.
@@ -41,14 +44,18 @@ type pipe struct {
 	sent    int64
 	acked   int64
 	base    int64 // Received at the start
-	over    bool
+	began   time.Duration
+	limit   int64 // how many are sent in all; negative: not known yet
 	err     error
 	done    chan struct{}
 }
 
 // Run publishes for that long, then waits for what is under way.
 func (p Pipe) Run(ctx context.Context, l *loop.Loop, d time.Duration) Piped {
-	r := &pipe{Pipe: p, loop: l, fd: -1, buf: make([]byte, 64<<10), base: p.Received(), done: make(chan struct{})}
+	r := &pipe{Pipe: p, loop: l, fd: -1, buf: make([]byte, 64<<10), base: p.Received(), limit: -1, done: make(chan struct{})}
+	if p.Pace.Open() {
+		r.limit = int64(p.Pace.Count(d))
+	}
 	l.Call(r.start)
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -57,23 +64,30 @@ func (p Pipe) Run(ctx context.Context, l *loop.Loop, d time.Duration) Piped {
 	case <-ctx.Done():
 	case <-r.done:
 	}
-	l.Call(func() { r.over = true })
-	r.drain(ctx)
-	var result Piped
+	l.Call(func() {
+		if !p.Pace.Open() {
+			r.limit = r.sent
+		}
+	})
+	r.drain(ctx) // what is due is still sent
+	result := Piped{Unsent: measure.NewHistogram()}
 	l.Call(func() {
 		r.close()
-		result = Piped{Sent: r.sent, Lost: r.sent - (p.Received() - r.base), Err: r.err}
+		result.Sent, result.Lost, result.Err = r.sent, r.sent-(p.Received()-r.base), r.err
+		for i := r.sent; i < r.limit; i++ {
+			result.Unsent.Record(loop.Now() - r.began - p.Pace.Due(int(i)))
+		}
 	})
 	return result
 }
 
-// drain waits until all that was sent has been received, or nothing more comes.
+// drain waits until all has been received, or nothing more comes.
 func (r *pipe) drain(ctx context.Context) {
 	for last, idle := int64(-1), 0; idle < 200 && ctx.Err() == nil; {
-		var sent int64
-		r.loop.Call(func() { sent = r.sent })
+		var all int64
+		r.loop.Call(func() { all = r.limit })
 		got := r.Received() - r.base
-		if got >= sent {
+		if got >= all {
 			return
 		}
 		if got == last {
@@ -94,6 +108,7 @@ func (r *pipe) start() {
 		r.fail(err)
 		return
 	}
+	r.began = loop.Now()
 	r.more()
 }
 
@@ -102,7 +117,6 @@ func (r *pipe) fail(err error) {
 		r.err = fmt.Errorf("redis: %w", err)
 		close(r.done)
 	}
-	r.over = true
 }
 
 func (r *pipe) close() {
@@ -115,16 +129,27 @@ func (r *pipe) close() {
 
 // more sends while the window has room, and looks again soon where it has not.
 func (r *pipe) more() {
-	if r.over || r.blocked || r.fd < 0 {
-		return
-	}
-	if room := r.Window - (r.sent - (r.Received() - r.base)); room < int64(r.Batch) || r.sent-r.acked > r.Window {
-		r.loop.At(loop.Now()+retry, r.more)
+	if r.err != nil || r.blocked || r.fd < 0 || r.sent == r.limit {
 		return
 	}
 	now := loop.Now()
-	for range r.Batch {
-		r.out = r.Command(r.out, int(r.sent), now)
+	n := r.Batch
+	if r.Pace.Open() {
+		if n = min(n, r.Pace.Count(now-r.began+1)-int(r.sent)); n <= 0 {
+			r.loop.At(r.began+r.Pace.Due(int(r.sent)), r.more)
+			return
+		}
+	}
+	if room := r.Window - (r.sent - (r.Received() - r.base)); room < int64(n) || r.sent-r.acked > r.Window {
+		r.loop.At(now+retry, r.more)
+		return
+	}
+	for i := 0; i < n && r.sent != r.limit; i++ {
+		due := now
+		if r.Pace.Open() {
+			due = r.began + r.Pace.Due(int(r.sent))
+		}
+		r.out = r.Command(r.out, int(r.sent), due)
 		r.sent++
 	}
 	r.flush()

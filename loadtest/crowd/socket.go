@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,8 +32,8 @@ type shard struct {
 	left    map[int]notify.ID // the newest id of users whose socket has ended, with Options.Ids
 	now     time.Duration     // when buf was read
 
-	received, open, disorder atomic.Int64
-	_                        [64]byte // another shard's counters are not on this cache line
+	received, open, duplicates, disorder atomic.Int64
+	_                                    [64]byte // another shard's counters are not on this cache line
 }
 
 func newShard(c *Crowd, l *loop.Loop) *shard {
@@ -74,7 +75,15 @@ type Socket struct {
 	dial   *dialer
 	due    time.Duration
 	since  int64
+
+	recent [remembered]wire.Stamp // the latest notifications, the seen-th at seen % remembered
+	seen   int
+	newest wire.Stamp
 }
+
+// remembered is how many of a socket's latest notifications a further one is
+// compared with: what comes again comes soon.
+const remembered = 16
 
 // Ready is called by the loop.
 func (s *Socket) Ready(events uint32) {
@@ -141,6 +150,19 @@ func (s *Socket) text(payload []byte) {
 
 func (s *Socket) delivered(stamp wire.Stamp) {
 	sh := s.shard
+	if slices.Contains(s.recent[:min(s.seen, remembered)], stamp) {
+		sh.duplicates.Add(1)
+		return
+	}
+	s.recent[s.seen%remembered] = stamp
+	s.seen++
+	if stamp.Before(s.newest) {
+		if from := sh.crowd.sequential.Load(); from > 0 && int64(stamp.Due) >= from {
+			sh.disorder.Add(1)
+		}
+	} else {
+		s.newest = stamp
+	}
 	sh.received.Add(1)
 	if due := int64(stamp.Due); due >= sh.crowd.from.Load() && due < sh.crowd.until.Load() {
 		sh.latency.Record(sh.now - stamp.Due)

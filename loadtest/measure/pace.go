@@ -20,8 +20,11 @@ func (p Pace) Due(i int) time.Duration {
 	return time.Duration(float64(i) / p.PerSecond * float64(time.Second))
 }
 
-// Count is how many are due before d.
+// Count is how many are due before d; 0 in a closed loop.
 func (p Pace) Count(d time.Duration) int {
+	if !p.Open() {
+		return 0
+	}
 	n := int(d.Seconds() * p.PerSecond)
 	for p.Due(n) < d {
 		n++

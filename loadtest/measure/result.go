@@ -225,6 +225,17 @@ func (r Result) Median(name string) (float64, bool) {
 	return m.Value, ok
 }
 
+// Most finds the highest value of a number in any run.
+func (r Result) Most(name string) float64 {
+	most := math.Inf(-1)
+	for _, run := range r.Runs {
+		if m, ok := run.Get(name); ok {
+			most = max(most, m.Value)
+		}
+	}
+	return most
+}
+
 // Notes are all runs', each once.
 func (r Result) Notes() (notes []string) {
 	for _, run := range r.Runs {

@@ -40,12 +40,16 @@ func (r *Report) comparison() []Chart {
 			}
 			switch run := middle(result); result.Scenario {
 			case "paced":
-				latency.add(server, i, curve(result, "delivery"))
+				x, y := curve(result, "delivery")
+				latency.add(server, i, x, y)
 			case "publish":
-				rate.add(server, i, timeline(run, func(s measure.Sample) float64 { return s.Received }))
-				cpu.add(server, i, timeline(run, func(s measure.Sample) float64 { return s.ServerCPU }))
+				x, y := timeline(run, func(s measure.Sample) float64 { return s.Received })
+				rate.add(server, i, x, y)
+				x, y = timeline(run, func(s measure.Sample) float64 { return s.ServerCPU })
+				cpu.add(server, i, x, y)
 			case "idle":
-				memory.add(server, i, steps(run))
+				x, y := steps(run)
+				memory.add(server, i, x, y)
 			}
 		}
 	}
@@ -55,7 +59,8 @@ func (r *Report) comparison() []Chart {
 func single(r measure.Result) []Chart {
 	latency := Chart{Title: "Latency", About: "From when each was due, all runs together. Lateness of the load generator is part of it.", Kind: Percentiles, Unit: measure.Seconds}
 	for i, c := range r.Curves {
-		latency.add(c.Name, i, curve(r, c.Name))
+		x, y := curve(r, c.Name)
+		latency.add(c.Name, i, x, y)
 	}
 	run := middle(r)
 	if run == nil {
@@ -64,12 +69,14 @@ func single(r measure.Result) []Chart {
 	draw := func(title, about string, unit measure.Unit, lines ...line) Chart {
 		c := Chart{Title: title, About: about, Kind: OverTime, Unit: unit}
 		for i, l := range lines {
-			c.add(l.name, i, timeline(run, l.of))
+			x, y := timeline(run, l.of)
+			c.add(l.name, i, x, y)
 		}
 		return c
 	}
 	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections are opened, and after each has been used.", Kind: ByConnections, Unit: measure.Bytes}
-	memory.add("resident", 0, steps(run))
+	x, y := steps(run)
+	memory.add("resident", 0, x, y)
 	list := []Chart{
 		latency,
 		draw("Throughput", "In the run with the median rate.", measure.PerSecond,
@@ -96,15 +103,6 @@ type line struct {
 	of   func(measure.Sample) float64
 }
 
-func (c *Chart) add(name string, color int, points []XY) {
-	if len(points) > 1 {
-		c.Series = append(c.Series, Series{Name: name, Color: color % colors, Points: points})
-	}
-}
-
-// colors is how many the page's palette has.
-const colors = 6
-
 // middle is the run whose rate is nearest the median.
 func middle(r measure.Result) (run *measure.Run) {
 	median, _ := r.Median("rate")
@@ -119,38 +117,38 @@ func middle(r measure.Result) (run *measure.Run) {
 }
 
 // timeline leaves out what was never measured.
-func timeline(run *measure.Run, of func(measure.Sample) float64) (points []XY) {
-	if run == nil {
-		return nil
+func timeline(run *measure.Run, of func(measure.Sample) float64) (x, y []float64) {
+	if run == nil || !slices.ContainsFunc(run.Timeline, func(s measure.Sample) bool { return of(s) != 0 }) {
+		return nil, nil
 	}
-	known := false
 	for _, s := range run.Timeline {
-		known = known || of(s) != 0
-		points = append(points, XY{s.At, of(s)})
+		x, y = append(x, s.At), append(y, of(s))
 	}
-	if !known {
-		return nil
-	}
-	return points
+	return x, y
 }
 
-func curve(r measure.Result, name string) (points []XY) {
+func curve(r measure.Result, name string) (x, y []float64) {
 	for _, c := range r.Curves {
-		if c.Name == name {
-			for _, p := range c.Points {
-				points = append(points, XY{p.Quantile, p.Seconds})
-			}
+		if c.Name != name {
+			continue
+		}
+		for _, p := range c.Points {
+			x, y = append(x, p.Quantile), append(y, p.Seconds)
 		}
 	}
-	return points
+	return x, y
 }
 
-func steps(run *measure.Run) (points []XY) {
+// steps has the last weight of each number of connections.
+func steps(run *measure.Run) (x, y []float64) {
 	if run == nil {
-		return nil
+		return nil, nil
 	}
 	for _, s := range run.Memory {
-		points = append(points, XY{float64(s.Connections), s.RSS})
+		if n := len(x); n > 0 && x[n-1] == float64(s.Connections) {
+			x, y = x[:n-1], y[:n-1]
+		}
+		x, y = append(x, float64(s.Connections)), append(y, s.RSS)
 	}
-	return points
+	return x, y
 }

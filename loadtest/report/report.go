@@ -100,12 +100,14 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-//go:embed page.html page.css page.js
+//go:embed page.html page.css page.js uplot
 var files embed.FS
 
 var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
-	"css": func() template.CSS { return template.CSS(asset("page.css")) },
-	"js":  func() template.JS { return template.JS(asset("page.js")) },
+	"css": func() template.CSS { return template.CSS(asset("uplot/uPlot.min.css") + asset("page.css")) },
+	"js": func() template.JS {
+		return template.JS("/*!\nuPlot: " + asset("uplot/LICENSE") + "\n*/\n" + asset("uplot/uPlot.iife.min.js") + asset("page.js"))
+	},
 	"seconds": func(v float64) string {
 		return (time.Duration(v*1e3) * time.Millisecond).Round(time.Second / 10).String()
 	},

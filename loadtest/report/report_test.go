@@ -3,13 +3,10 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/xml"
-	"errors"
-	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,11 +60,17 @@ var outside = regexp.MustCompile(`(?i)\b(src|href|url|import|fetch)\s*[=(]|https
 
 func TestPageNeedsNothingButItself(t *testing.T) {
 	html := render(t, example())
-	if found := outside.FindString(html); found != "" {
-		t.Errorf("the page refers to %q", found)
-	}
 	if len(html) > 1<<20 {
 		t.Errorf("%d bytes", len(html))
+	}
+	if !strings.Contains(html, "Copyright (c) 2022 Leon Sorokin") {
+		t.Error("the library's licence is missing")
+	}
+	if found := outside.FindString(strings.Replace(html, asset("uplot/uPlot.iife.min.js"), "", 1)); found != "" {
+		t.Errorf("the page refers to %q", found)
+	}
+	if !strings.Contains(html, "default-src 'none'") {
+		t.Error("the browser is not told to load nothing")
 	}
 }
 
@@ -75,7 +78,7 @@ func TestPageShowsAndEscapes(t *testing.T) {
 	html := render(t, example())
 	for _, want := range []string{
 		"A &amp; B", "1,234/s", "aim reached", "p99 is &lt;late&gt;", "Noisy &amp; loud.", "Latency at the same rate", "Memory by connections",
-		"Throughput at the maximum", "2 × &lt;fast&gt;", "1m1.5s", "prefers-color-scheme: dark", "99.9 %", "&lt;/script&gt;",
+		"Throughput at the maximum", "2 × &lt;fast&gt;", "1m1.5s", "prefers-color-scheme: dark", "&lt;/script&gt;",
 	} {
 		if want == "aim reached" {
 			want = `class="goal aim"`
@@ -102,52 +105,40 @@ func TestPageOfASingleScenario(t *testing.T) {
 	render(t, r) // nothing measured: still a page
 }
 
-func TestChartsAreWellFormed(t *testing.T) {
-	points := []XY{{0, 0.001}, {0.5, 0.002}, {0.99, 3}}
-	for _, kind := range []Kind{OverTime, ByConnections, Percentiles} {
-		for _, unit := range []measure.Unit{measure.Seconds, measure.Bytes, measure.PerSecond, measure.Cores} {
-			c := Chart{Title: `a "b" <c>`, Kind: kind, Unit: unit, Series: []Series{{Name: "s", Points: points}}}
-			svg := string(c.SVG())
-			d := xml.NewDecoder(strings.NewReader(svg))
-			for {
-				if _, err := d.Token(); errors.Is(err, io.EOF) {
-					break
-				} else if err != nil {
-					t.Fatalf("%v %s: %v\n%s", kind, unit, err, svg)
-				}
+// What was never measured, or once, is not drawn.
+func TestCharts(t *testing.T) {
+	r := example()
+	titles := func() (list []string) {
+		for _, c := range r.charts() {
+			list = append(list, c.Title)
+		}
+		return list
+	}
+	for _, run := range r.Results[0].Runs {
+		run.Memory = append(run.Memory, measure.Step{Connections: 1900, RSS: 3e8}) // after use
+	}
+	if got := titles(); len(got) != 4 {
+		t.Errorf("a comparison: %q", got)
+	}
+	r.Table, r.Results = nil, r.Results[:1]
+	if got := titles(); !slices.Equal(got, []string{"Latency", "Throughput", "Memory by connections", "Processor time", "Memory over time"}) {
+		t.Errorf("a scenario: %q", got)
+	}
+	for _, c := range r.charts() {
+		for _, s := range c.Series {
+			if c.Kind == ByConnections && (len(s.X) != 20 || s.Y[19] != 3e8) {
+				t.Errorf("%+v", s)
 			}
-			if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
-				t.Errorf("%v %s: %s", kind, unit, svg)
-			}
-			if h := c.Hover(); len(h) != 1 || len(h[0].At) != len(points) || len(h[0].Says) != len(points) {
-				t.Errorf("hover %+v", h)
+			if len(s.X) != len(s.Y) || !slices.IsSorted(s.X) || s.Name == "Redis" {
+				t.Errorf("%s: %+v", c.Title, s)
 			}
 		}
 	}
-	if !(Chart{Series: []Series{{Points: points[:1]}}}).Empty() {
-		t.Error("a single point is no line")
-	}
-}
-
-func TestScales(t *testing.T) {
-	for name, s := range map[string]scale{
-		"linear": linear(437, measure.Plain), "exact": exact(437, measure.Plain), "nothing": linear(0, measure.Plain), "bytes": linear(180<<20, measure.Bytes),
-		"log": logarithmic(0.0003, 0.4, measure.Seconds), "narrow": logarithmic(0.002, 0.003, measure.Seconds), "nines": nines(0.99995), "few": nines(0.5),
-	} {
-		if len(s.ticks) < 2 || len(s.ticks) > 14 {
-			t.Errorf("%s: %d ticks", name, len(s.ticks))
-		}
-		for _, tick := range s.ticks {
-			if at := s.at(tick.Value); at < -1e-9 || at > 1+1e-9 || math.IsNaN(at) || tick.Label == "" {
-				t.Errorf("%s: %q at %v", name, tick.Label, at)
-			}
-		}
-	}
-	if s := linear(437, measure.Plain); s.at(437) > 1 || s.at(437) < 0.6 {
-		t.Errorf("437 at %v", s.at(437))
-	}
-	if s := nines(0.999); math.Abs(s.at(0.9)-1.0/3) > 1e-9 {
-		t.Errorf("90 %% at %v", s.at(0.9))
+	run := r.Results[0].Runs[0]
+	run.Timeline, run.Memory = run.Timeline[:1], nil
+	r.Results[0].Runs = []*measure.Run{run}
+	if got := titles(); !slices.Equal(got, []string{"Latency"}) {
+		t.Errorf("of one moment: %q", got)
 	}
 }
 

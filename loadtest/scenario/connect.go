@@ -15,7 +15,6 @@ import (
 // a user in.
 func Connect(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
-	o.Connections = sockets(o.Connections, run)
 	c, err := st.connect(ctx, run, users(o.Connections), o)
 	if err != nil {
 		return nil, err
@@ -56,6 +55,9 @@ func (st *Stage) connect(ctx context.Context, run *measure.Run, list []int, o Op
 	run.Add(Errors, measure.Plain, float64(a.Failed))
 	if a.Failed > 0 {
 		run.Note("%d of %d sockets could not be opened, the first: %v", a.Failed, len(list), a.Err)
+	}
+	if err == nil {
+		err = pause(ctx, st.receiver().Settles())
 	}
 	if err != nil {
 		c.Close()

@@ -14,11 +14,10 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Fanout publishes to one user with many sockets, the next one as soon as every
-// socket has one of those in flight.
+// Fanout publishes to one user with many sockets: on a schedule, or the next one
+// as soon as every socket has one of those in flight.
 func Fanout(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
-	o.Connections = sockets(o.Connections, run)
 	b := newBroadcasts(o.Connections)
 	c, err := st.open(ctx, crowd.Options{Delivered: b.delivered}, make([]int, o.Connections))
 	if err != nil {
@@ -38,6 +37,7 @@ func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b
 	request := st.publication(o.Message, func() int { return 0 })
 	var numbers [flights]int64 // of the latest requests; on the sender's thread
 	work := crowd.Work{
+		Pace:  measure.Pace{PerSecond: o.Rate},
 		For:   o.WarmUp,
 		Ready: func() bool { return b.room(int64(o.InFlight)) },
 		Request: func(dst []byte, i int, due time.Duration) []byte {
@@ -55,7 +55,7 @@ func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b
 	b.await(ctx, time.Second)
 
 	st.tell(what, o.Duration)
-	before := c.Received()
+	acc := newAccount(c)
 	ob, err := st.observe(interval(o.Duration), counts(c, caller))
 	if err != nil {
 		return err
@@ -65,11 +65,11 @@ func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b
 	work.For = o.Duration
 	a := caller.Do(ctx, work)
 	b.await(ctx, time.Second)
-	got := c.Received() - before
-	run.Latency(Delivery, recorded())
+	acc.await(ctx, int64(a.OK)*b.sockets, time.Second)
+	answered(run, a, recorded())
 	run.Latency(BroadcastTook, whole())
-	err = ob.end(run, perMessage, got)
-	account(run, c, a, int64(a.OK)*b.sockets-got)
+	err = ob.end(run, perMessage, acc.got())
+	acc.close(run, int64(a.OK)*b.sockets)
 	return err
 }
 

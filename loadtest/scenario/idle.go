@@ -15,7 +15,6 @@ import (
 // then does nothing but answer pings.
 func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
-	o.Connections = sockets(o.Connections, run)
 	if err := st.prepare(ctx, users(o.Connections)); err != nil {
 		return nil, err
 	}
@@ -36,12 +35,16 @@ func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	if err := st.growing(ctx, run, c, o); err != nil {
 		return nil, err
 	}
-	if err := st.useOnce(ctx, c, o.Connections, o); err != nil {
+	acc := newAccount(c)
+	a, err := st.useOnce(ctx, c, o.Connections, o)
+	if err != nil {
 		return nil, err
 	}
 	if err := st.hold(ctx, run, c, o); err != nil {
 		return nil, err
 	}
+	failures(run, a)
+	acc.close(run, int64(a.OK))
 	if now := st.receiver().Goroutines(ctx); now > 0 {
 		run.Add("goroutines per connection", measure.Plain, float64(now-goroutines)/float64(o.Connections))
 	}
@@ -61,7 +64,7 @@ func (st *Stage) beforeIdle(ctx context.Context, o Options) error {
 	if a := c.Connect(ctx, crowd.Arrivals{Users: users(few)}); a.Failed > 0 {
 		return fmt.Errorf("connect: %w", a.Err)
 	}
-	if err := st.useOnce(ctx, c, few, o); err != nil {
+	if _, err := st.useOnce(ctx, c, few, o); err != nil {
 		return err
 	}
 	c.Close()
@@ -91,27 +94,28 @@ func (st *Stage) growing(ctx context.Context, run *measure.Run, c *crowd.Crowd, 
 }
 
 // useOnce sends every socket of the first n users a message and has every
-// socket send one.
-func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) error {
+// socket send one, and waits for those that were accepted.
+func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) (crowd.Answers, error) {
 	if text := st.receiver().Say(); text != nil {
 		c.Say(text)
 	}
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
-		return err
+		return crowd.Answers{}, err
 	}
 	defer caller.Close()
-	st.tell("one message for each", time.Duration(n)*200*time.Microsecond)
+	st.tell("one message for each", st.receiver().Settles()+time.Duration(n)*200*time.Microsecond)
+	if err := pause(ctx, st.receiver().Settles()); err != nil {
+		return crowd.Answers{}, err
+	}
 	next := -1
 	before := c.Received()
 	a := caller.Do(ctx, crowd.Work{Count: n, Request: st.publication(o.Message, func() int { next++; return next })})
 	if a.OK == 0 {
-		return fmt.Errorf("publish: %w", a.Err)
+		return a, fmt.Errorf("publish: %w", a.Err)
 	}
-	if got := c.AwaitReceived(ctx, before+int64(a.OK), 2*time.Second) - before; got < int64(a.OK) {
-		return fmt.Errorf("%d of %d messages arrived", got, a.OK)
-	}
-	return nil
+	c.AwaitReceived(ctx, before+int64(a.OK), 2*time.Second)
+	return a, nil
 }
 
 // hold does nothing for a while, and measures what that costs the server.
@@ -139,18 +143,19 @@ func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o O
 	if err != nil {
 		return fmt.Errorf("the server's cost: %w", err)
 	}
-	run.Add(CPUPerIdle, measure.Seconds, u.Server.Total.Seconds()/u.Wall.Seconds()/float64(o.Connections))
-	run.Add("load generator cpu", measure.Cores, u.Own.Total.Seconds()/u.Wall.Seconds())
-	gone := int64(o.Connections) - c.Open()
-	run.Add(SocketsLost, measure.Plain, float64(gone))
-	if gone > 0 {
-		run.Note("The server ended %d of %d idle sockets: %v.", gone, o.Connections, c.Endings())
+	if len(p.Server) > 0 {
+		run.Add(CPUPerIdle, measure.Seconds, u.Server.Total.Seconds()/u.Wall.Seconds()/float64(o.Connections))
 	}
+	run.Add("load generator cpu", measure.Cores, u.Own.Total.Seconds()/u.Wall.Seconds())
 	return nil
 }
 
 // weigh is the server's memory at the end, by connection.
 func (st *Stage) weigh(run *measure.Run, base measure.Memory, n int) error {
+	if len(st.processes().Server) == 0 {
+		run.Note("The server's memory and processor time are not known: that takes its --pid.")
+		return nil
+	}
 	m, err := measure.MemoryOf(st.processes().Server)
 	if err != nil {
 		return fmt.Errorf("the server's memory: %w", err)

@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"herald/loadtest/crowd"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
@@ -48,35 +50,43 @@ func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Op
 	c.AwaitReceived(ctx, before+m.accepted.Load(), time.Second)
 
 	st.tell(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
-	ob, err := st.observe(interval(o.Duration), func() measure.Counts {
-		n := counts(c, caller)()
-		n.Goroutines = st.receiver().Goroutines(ctx)
-		return n
-	})
+	ob, err := st.observe(interval(o.Duration), withGoroutines(ctx, st.receiver(), counts(c, caller)))
 	if err != nil {
 		return err
 	}
 	m.accepted.Store(0)
-	before, disorder := c.Received(), c.Disorder()
+	acc := newAccount(c)
 	recorded := c.Record()
 	stop := m.startChurn(ctx)
 	work.For = o.Duration
 	a := caller.Do(ctx, work)
 	stop()
-	got := c.AwaitReceived(ctx, before+m.accepted.Load(), 2*time.Second) - before
-	run.Latency(Delivery, recorded())
-	run.Latency(Answer, a.Latency)
+	got := acc.await(ctx, m.accepted.Load(), 2*time.Second)
+	answered(run, a, recorded())
 	run.Latency(Connecting, m.churn.latency.take())
 	err = ob.end(run, perMessage, got)
-	slip(run, a)
-	account(run, c, a, m.accepted.Load()-got)
+	acc.close(run, m.accepted.Load())
+	acc.order(run)
 	run.Add("reconnects", measure.Plain, float64(m.churn.opened))
 	run.Add("reconnects that failed", measure.Plain, float64(m.churn.failed))
 	if m.churn.failed > 0 {
 		run.Note("%d reconnects failed, the first: %v", m.churn.failed, m.churn.err)
 	}
-	run.Add(Disorder, measure.Plain, float64(c.Disorder()-disorder))
 	return err
+}
+
+// withGoroutines asks the server for them, once a second at most: it costs it something.
+func withGoroutines(ctx context.Context, s *target.Server, counts func() measure.Counts) func() measure.Counts {
+	var asked time.Time
+	var goroutines int64
+	return func() measure.Counts {
+		if now := time.Now(); now.Sub(asked) >= time.Second {
+			asked, goroutines = now, s.Goroutines(ctx)
+		}
+		n := counts()
+		n.Goroutines = goroutines
+		return n
+	}
 }
 
 // mixed is a mix under way.
@@ -85,7 +95,7 @@ type mixed struct {
 	crowd    *crowd.Crowd
 	o        Options
 	accepted atomic.Int64 // notifications that were answered with 2xx
-	batches  bool
+	batch    int          // notifications in one; 0: the server has none
 
 	churn struct { // owned by the goroutine that startChurn starts, until stop returns
 		opened, failed int
@@ -99,12 +109,14 @@ func (m *mixed) requests() func([]byte, int, time.Duration) []byte {
 	server := m.stage.Server
 	anyone := m.stage.anyOf(m.o.Users)
 	single := m.stage.publication(m.o.Message, anyone)
-	m.batches = server.Batch(nil, nil, nil) != nil
+	if server.Batch(nil, nil, nil) != nil {
+		m.batch = min(batchSize, m.o.Users)
+	}
 	return func(dst []byte, i int, due time.Duration) []byte {
 		if !m.isBatch(i) {
 			return single(dst, i, due)
 		}
-		first, list := anyone(), make([]int, batchSize)
+		first, list := anyone(), make([]int, m.batch)
 		for k := range list {
 			list[k] = (first + k) % m.o.Users
 		}
@@ -113,19 +125,20 @@ func (m *mixed) requests() func([]byte, int, time.Duration) []byte {
 	}
 }
 
-func (m *mixed) isBatch(i int) bool { return m.batches && i%batchEvery == 0 }
+func (m *mixed) isBatch(i int) bool { return m.batch > 0 && i%batchEvery == 0 }
 
 func (m *mixed) answered(i int, r wire.Response) {
 	switch {
 	case r.Status/100 != 2:
 	case m.isBatch(i):
-		m.accepted.Add(batchSize)
+		m.accepted.Add(int64(m.batch - bytes.Count(r.Body, []byte(`"ok":false`))))
 	default:
 		m.accepted.Add(1)
 	}
 }
 
-// startChurn drops sockets and lets them come back, ten times a second; as many
+// startChurn drops sockets and lets them come back, up to ten times a second: as
+// many as are due by then, so that a slow server does not see fewer. As many
 // others say something each time. stop waits until all are back.
 func (m *mixed) startChurn(ctx context.Context) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -133,7 +146,7 @@ func (m *mixed) startChurn(ctx context.Context) (stop func()) {
 		defer close(done)
 		t := time.NewTicker(100 * time.Millisecond)
 		defer t.Stop()
-		credit := 0.0
+		began, dropped := time.Now(), 0
 		for {
 			select {
 			case <-quit:
@@ -142,9 +155,9 @@ func (m *mixed) startChurn(ctx context.Context) (stop func()) {
 				return
 			case <-t.C:
 			}
-			credit += m.o.Churn / 10
-			m.turn(ctx, int(credit))
-			credit -= float64(int(credit))
+			due := int(m.o.Churn * time.Since(began).Seconds())
+			m.turn(ctx, due-dropped)
+			dropped = due
 		}
 	}()
 	return func() { close(quit); <-done }

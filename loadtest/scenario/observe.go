@@ -14,29 +14,29 @@ import (
 
 // The names of the numbers that thresholds and tables look for.
 const (
-	Rate           = "rate"            // deliveries or connects a second
-	CPUPerMessage  = "cpu per message" // of the server, for each delivery
-	RedisPerMsg    = "redis cpu per message"
-	CPUPerConnect  = "cpu per connect"
-	RedisPerConn   = "redis cpu per connect"
-	RSSPerConn     = "rss per connection"
-	CPUPerIdle     = "cpu per idle connection" // seconds a second
-	Lost           = "lost"                    // messages
-	Errors         = "errors"                  // requests and connects that failed
-	Disorder       = "out of order"            // messages that did not follow the one before
-	Delivery       = "delivery"                // latency until a socket has it
-	Answer         = "answer"                  // latency of the publisher's answer
-	Connecting     = "connect"                 // latency until a socket is open
-	SocketsLost    = "sockets lost"
-	RSSGrowth      = "rss growth"
-	GoroutineRise  = "goroutine growth"
-	FileGrowth     = "descriptor growth"
-	WritePerFrame  = "cpu per raw write"
-	BroadcastTook  = "broadcast" // latency until the last socket has it
-	CaughtUp       = "caught up after"
-	BackAfter      = "all back after"
-	SlowEnded      = "slow sockets ended"
-	SlowEndedAfter = "slow sockets ended after"
+	Rate          = "rate"            // deliveries or connects a second
+	CPUPerMessage = "cpu per message" // of the server, for each delivery
+	RedisPerMsg   = "redis cpu per message"
+	CPUPerConnect = "cpu per connect"
+	RedisPerConn  = "redis cpu per connect"
+	RSSPerConn    = "rss per connection"
+	CPUPerIdle    = "cpu per idle connection" // seconds a second
+	Lost          = "lost"                    // messages
+	Errors        = "errors"                  // requests and connects that failed
+	Duplicates    = "duplicates"              // messages that came again
+	Disorder      = "out of order"            // messages that did not follow the one before
+	Delivery      = "delivery"                // latency until a socket has it
+	Answer        = "answer"                  // latency of the publisher's answer
+	Connecting    = "connect"                 // latency until a socket is open
+	SocketsLost   = "sockets lost"
+	RSSGrowth     = "rss growth"
+	GoroutineRise = "goroutine growth"
+	FileGrowth    = "descriptor growth"
+	WritePerFrame = "cpu per raw write"
+	BroadcastTook = "broadcast" // latency until the last socket has it
+	CaughtUp      = "caught up after"
+	BackAfter     = "all back after"
+	SlowEnded     = "slow sockets ended"
 )
 
 // observation measures one phase.
@@ -127,18 +127,21 @@ const (
 // judge says in plain words whether the load generator was in the way, or
 // something else that the server is not to blame for.
 func (o *observation) judge(run *measure.Run, u measure.Usage) {
-	busiest := 0.0
+	computed, busy := 0.0, 0.0
 	for i, l := range o.stage.loops() {
 		load := l.Load().Minus(o.loads[i])
-		busiest = max(busiest, share(load.CPU, load.Of))
+		computed, busy = max(computed, share(load.CPU, load.Of)), max(busy, share(load.Busy, load.Of))
 	}
 	wall := u.Wall.Seconds()
 	own, strangers := u.Own.Total.Seconds()/wall, u.Strangers.Seconds()/wall
 	run.Add("load generator cpu", measure.Cores, own)
-	run.Add("load generator's busiest thread", measure.Share, busiest)
+	run.Add("load generator's busiest thread", measure.Share, busy)
 	run.Add("other programs' cpu", measure.Cores, strangers)
-	if busiest >= saturated {
+	switch {
+	case computed >= saturated:
 		run.Note("The load generator was the bottleneck: its busiest thread computed all the time. The server may do better than this says; try more --loops.")
+	case busy >= saturated:
+		run.Note("The load generator was the bottleneck: its busiest thread always had something to do, and waited for a core to do it. The server may do better than this says.")
 	}
 	if !o.local() {
 		return

@@ -44,7 +44,10 @@ func (st *Stage) publish(ctx context.Context, c *crowd.Crowd, o Options) (*measu
 	c.AwaitReceived(ctx, before+int64(warm.OK), time.Second)
 
 	st.tell(what, o.Duration)
-	before = c.Received()
+	if o.Publishers == 1 {
+		defer c.Sequential()()
+	}
+	acc := newAccount(c)
 	ob, err := st.observe(interval(o.Duration), counts(c, caller))
 	if err != nil {
 		return nil, err
@@ -52,13 +55,14 @@ func (st *Stage) publish(ctx context.Context, c *crowd.Crowd, o Options) (*measu
 	recorded := c.Record()
 	work.For = o.Duration
 	a := caller.Do(ctx, work)
-	got := c.AwaitReceived(ctx, before+int64(a.OK), time.Second) - before
+	got := acc.await(ctx, int64(a.OK), time.Second)
 	run := &measure.Run{}
-	run.Latency(Delivery, recorded())
-	run.Latency(Answer, a.Latency)
+	answered(run, a, recorded())
 	err = ob.end(run, perMessage, got)
-	slip(run, a)
-	account(run, c, a, int64(a.OK)-got)
+	acc.close(run, int64(a.OK))
+	if o.Publishers == 1 {
+		acc.order(run)
+	}
 	return run, err
 }
 
@@ -71,22 +75,4 @@ func counts(c *crowd.Crowd, caller *crowd.Caller) func() measure.Counts {
 // interval is how often a phase is sampled.
 func interval(phase time.Duration) time.Duration {
 	return min(max(phase/60, 100*time.Millisecond), 5*time.Second)
-}
-
-// account adds what went wrong.
-func account(run *measure.Run, c *crowd.Crowd, a crowd.Answers, lost int64) {
-	run.Add(Errors, measure.Plain, float64(a.Failed))
-	run.Add(Lost, measure.Plain, float64(lost))
-	if a.Failed > 0 {
-		run.Note("%d of %d requests failed, the first: %v", a.Failed, a.Sent, a.Err)
-	}
-	if lost > 0 {
-		run.Note("%d messages that were answered with 2xx reached no socket within a second.", lost)
-	}
-	ended := 0
-	for code, n := range c.Endings() {
-		run.Note("The server ended %d sockets (%d).", n, code)
-		ended += n
-	}
-	run.Add(SocketsLost, measure.Plain, float64(ended))
 }

@@ -36,7 +36,7 @@ func (st *Stage) redis(ctx context.Context, c *crowd.Crowd, o Options) (*measure
 	}
 	t := wire.NewTemplate(wire.Publish(channel, wire.Message(o.Message)))
 	pipe := crowd.Pipe{
-		Addr: st.Server.Redis, Received: c.Received, Window: int64(o.Window), Batch: min(64, o.Window),
+		Addr: st.Server.Redis, Received: c.Received, Window: int64(o.Window), Batch: min(64, o.Window), Pace: measure.Pace{PerSecond: o.Rate},
 		Command: func(dst []byte, i int, due time.Duration) []byte {
 			return t.Append(dst, st.random.IntN(o.Users), wire.Stamp{Due: due, Number: uint32(i)})
 		},
@@ -46,35 +46,33 @@ func (st *Stage) redis(ctx context.Context, c *crowd.Crowd, o Options) (*measure
 		return nil, p.Err
 	}
 	st.tell("publishing through Redis", o.Duration)
-	return st.measured(ctx, c, o, func(run *measure.Run) error {
+	defer c.Sequential()()
+	return st.measured(ctx, c, o, func(run *measure.Run, acc account, recorded func() *measure.Histogram) error {
 		p := pipe.Run(ctx, st.sender, o.Duration)
-		lost(run, p.Lost)
+		delivery := recorded()
+		delivery.Merge(p.Unsent)
+		run.Latency(Delivery, delivery)
+		run.Add(Errors, measure.Plain, float64(p.Unsent.Count()))
+		unsent(run, p.Unsent.Count())
+		acc.close(run, p.Sent)
+		acc.order(run)
 		return p.Err
 	})
 }
 
-// measured measures what do makes the crowd receive.
-func (st *Stage) measured(ctx context.Context, c *crowd.Crowd, o Options, do func(*measure.Run) error) (*measure.Run, error) {
+// measured measures what do makes the crowd receive; do adds the rest.
+func (st *Stage) measured(ctx context.Context, c *crowd.Crowd, o Options, do func(*measure.Run, account, func() *measure.Histogram) error) (*measure.Run, error) {
 	run := &measure.Run{}
-	before := c.Received()
+	acc := newAccount(c)
 	ob, err := st.observe(interval(o.Duration), func() measure.Counts {
 		return measure.Counts{Sent: c.Received(), Received: c.Received(), Connections: c.Open()}
 	})
 	if err != nil {
 		return nil, err
 	}
-	recorded := c.Record()
-	failed := do(run)
-	run.Latency(Delivery, recorded())
-	err = ob.end(run, perMessage, c.Received()-before)
+	failed := do(run, acc, c.Record())
+	err = ob.end(run, perMessage, acc.got())
 	return run, errors.Join(failed, err, ctx.Err())
-}
-
-func lost(run *measure.Run, n int64) {
-	run.Add(Lost, measure.Plain, float64(n))
-	if n > 0 {
-		run.Note("%d messages reached no socket within a second.", n)
-	}
 }
 
 // Stored is Redis for the gateway's own frames: one node publishes in batches,
@@ -93,7 +91,7 @@ func (st *Stage) stored(ctx context.Context, c *crowd.Crowd, o Options) (*measur
 	if st.Server.Delivers == nil || st.Server.Batch(nil, nil, nil) == nil {
 		return nil, fmt.Errorf("stored frames: %w: it needs a second node", ErrCannot)
 	}
-	const batch = 100
+	batch := min(100, o.Users)
 	caller, err := st.caller(4)
 	if err != nil {
 		return nil, err
@@ -101,7 +99,7 @@ func (st *Stage) stored(ctx context.Context, c *crowd.Crowd, o Options) (*measur
 	defer caller.Close()
 	var failed atomic.Int64
 	before := c.Received()
-	expected := func() int64 { return (caller.Sent() - failed.Load()) * batch }
+	expected := func() int64 { return (caller.Sent() - failed.Load()) * int64(batch) }
 	list := make([]int, batch)
 	work := crowd.Work{
 		For:    o.WarmUp,
@@ -121,12 +119,14 @@ func (st *Stage) stored(ctx context.Context, c *crowd.Crowd, o Options) (*measur
 	if warm.OK == 0 {
 		return nil, fmt.Errorf("nothing could be published: %w", warm.Err)
 	}
+	c.AwaitReceived(ctx, before+expected(), time.Second)
 	st.tell("publishing in batches", o.Duration)
-	return st.measured(ctx, c, o, func(run *measure.Run) error {
+	return st.measured(ctx, c, o, func(run *measure.Run, acc account, recorded func() *measure.Histogram) error {
 		work.For = o.Duration
 		a := caller.Do(ctx, work)
-		got := c.AwaitReceived(ctx, before+expected(), time.Second) - before
-		account(run, c, a, expected()-got)
+		c.AwaitReceived(ctx, before+expected(), time.Second)
+		answered(run, a, recorded())
+		acc.close(run, int64(a.OK*batch))
 		return nil
 	})
 }

@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"herald/loadtest/crowd"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
@@ -73,14 +75,16 @@ func TestGrowth(t *testing.T) {
 	}
 	flat[0].RSS, flat[99].RSS = 1, 1e9 // a start, and a spike
 	rss := func(s measure.Sample) float64 { return s.RSS }
-	if g := growth(flat, rss); g != 0 {
-		t.Errorf("flat: %v", g)
+	if g, ok := growth(flat, rss); g != 0 || !ok {
+		t.Errorf("flat: %v, %t", g, ok)
 	}
-	if g := growth(steep, rss); g < 0.3 || g > 0.4 {
-		t.Errorf("steep: %v", g)
+	if g, ok := growth(steep, rss); g < 0.3 || g > 0.4 || !ok {
+		t.Errorf("steep: %v, %t", g, ok)
 	}
-	if g := growth(nil, rss); g != 0 {
-		t.Errorf("nothing: %v", g)
+	for name, samples := range map[string][]measure.Sample{"nothing": nil, "a few": steep[:7], "what is not known": make([]measure.Sample, 100)} {
+		if g, ok := growth(samples, rss); ok {
+			t.Errorf("%s: %v", name, g)
+		}
 	}
 }
 
@@ -100,14 +104,42 @@ func TestSlipIsSaidWhereItMatters(t *testing.T) {
 	}
 }
 
-func TestSocketsAreLimitedByOpenFiles(t *testing.T) {
-	run := &measure.Run{}
-	if n := sockets(10, run); n != 10 || len(run.Notes) != 0 {
-		t.Errorf("%d, %q", n, run.Notes)
+// The load generator says so when it is the bottleneck, and only then.
+func TestABusyLoadGeneratorSaysSo(t *testing.T) {
+	st, err := NewStage(&target.Server{}, 1, func(string, time.Duration) {})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := sockets(1<<30, run); n >= 1<<30 && len(run.Notes) == 0 {
-		t.Skip("open files are not limited")
-	} else if len(run.Notes) != 1 {
-		t.Errorf("%d, %q", n, run.Notes)
+	defer st.Close()
+	for _, busy := range []bool{false, true} {
+		ob, err := st.observe(time.Second, func() measure.Counts { return measure.Counts{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if busy {
+			st.readers[0].Call(func() {
+				for until := loop.Now() + time.Second; loop.Now() < until; {
+				}
+			})
+		} else {
+			time.Sleep(200 * time.Millisecond) // it has nothing to do
+		}
+		run := &measure.Run{}
+		if err := ob.end(run, perMessage, 1); err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Contains(strings.Join(run.Notes, " "), "The load generator was the bottleneck"); said != busy {
+			t.Errorf("busy %t: %q", busy, run.Notes)
+		}
+	}
+}
+
+func TestSocketsAreLimitedByOpenFiles(t *testing.T) {
+	if o, note := (Options{Users: 10, Connections: 20}).Fit(); o.Users != 10 || o.Connections != 20 || note != "" {
+		t.Errorf("%+v, %q", o, note)
+	}
+	o, note := (Options{Users: 10, Connections: 1 << 31}).Fit()
+	if want := OpenFiles() - spareFiles; o.Users != 10 || o.Connections != want || !strings.Contains(note, "ulimit") {
+		t.Errorf("%+v, %q", o, note)
 	}
 }

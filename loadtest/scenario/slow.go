@@ -70,7 +70,7 @@ func (st *Stage) toEither(ctx context.Context, fast, slow *crowd.Crowd, o Option
 	if err != nil {
 		return nil, err
 	}
-	before := fast.Received()
+	acc := newAccount(fast)
 	recorded := fast.Record()
 	a := caller.Do(ctx, crowd.Work{
 		Pace: measure.Pace{PerSecond: o.Rate}, For: d,
@@ -82,12 +82,11 @@ func (st *Stage) toEither(ctx context.Context, fast, slow *crowd.Crowd, o Option
 			return user
 		}),
 	})
-	got := fast.AwaitReceived(ctx, before+int64(a.OK), time.Second) - before
+	got := acc.await(ctx, int64(a.OK), time.Second)
 	run := &measure.Run{}
-	run.Latency(Delivery, recorded())
+	answered(run, a, recorded())
 	err = ob.end(run, perMessage, got)
-	slip(run, a)
-	account(run, fast, a, int64(a.OK)-got)
+	acc.close(run, int64(a.OK))
 	run.Add(toSlow, measure.Plain, float64(forSlow))
 	return run, err
 }

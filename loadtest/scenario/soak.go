@@ -40,22 +40,35 @@ func Soak(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	if err := st.mix(ctx, run, c, o); err != nil {
 		return run, err
 	}
-	run.Add(RSSGrowth, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.RSS }))
-	run.Add(FileGrowth, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.Files }))
-	run.Add(GoroutineRise, measure.Share, growth(run.Timeline, func(s measure.Sample) float64 { return s.Goroutines }))
+	for _, number := range []struct {
+		name string
+		of   func(measure.Sample) float64
+	}{
+		{RSSGrowth, func(s measure.Sample) float64 { return s.RSS }},
+		{FileGrowth, func(s measure.Sample) float64 { return s.Files }},
+		{GoroutineRise, func(s measure.Sample) float64 { return s.Goroutines }},
+	} {
+		if g, ok := growth(run.Timeline, number.of); ok {
+			run.Add(number.name, measure.Share, g)
+		}
+	}
 	return run, nil
 }
 
 // growth compares the last quarter with the second one: the first is the start.
-func growth(samples []measure.Sample, of func(measure.Sample) float64) float64 {
+// Of a few samples, or of what is not known, nothing can be said.
+func growth(samples []measure.Sample, of func(measure.Sample) float64) (share float64, ok bool) {
 	values := make([]float64, len(samples))
 	for i, s := range samples {
 		values[i] = of(s)
 	}
 	n := len(values)
-	before := measure.Median(values[n/4 : n/2])
-	if n < 8 || before == 0 {
-		return 0
+	if n < 8 {
+		return 0, false
 	}
-	return measure.Median(values[n-n/4:])/before - 1
+	before := measure.Median(values[n/4 : n/2])
+	if before == 0 {
+		return 0, false
+	}
+	return measure.Median(values[n-n/4:])/before - 1, true
 }

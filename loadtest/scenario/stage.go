@@ -15,7 +15,6 @@ import (
 
 	"herald/loadtest/crowd"
 	"herald/loadtest/loop"
-	"herald/loadtest/measure"
 	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
@@ -118,6 +117,10 @@ func (st *Stage) open(ctx context.Context, o crowd.Options, list []int) (*crowd.
 		c.Close()
 		return nil, fmt.Errorf("%d of %d sockets could not be opened: %w", a.Failed, len(list), a.Err)
 	}
+	if err := pause(ctx, st.receiver().Settles()); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -149,18 +152,25 @@ func (st *Stage) caller(connections int) (*crowd.Caller, error) {
 // spareFiles are the descriptors that are needed for anything but sockets.
 const spareFiles = 256
 
-// sockets lowers a number of sockets to what this process and the server,
-// which it starts with the same limit, may open.
-func sockets(n int, run *measure.Run) int {
+// Fit lowers the numbers of sockets to what this process may open, and the
+// server, which is started with the same limit; note says so. Go raises the soft
+// limit to the hard one when a program starts, and so do the servers.
+func (o Options) Fit() (_ Options, note string) {
+	limit := OpenFiles()
+	if most := limit - spareFiles; max(o.Users, o.Connections) > most {
+		note = fmt.Sprintf("%d sockets instead of %d: the limit of open files is %d (ulimit -Hn).", most, max(o.Users, o.Connections), limit)
+		o.Users, o.Connections = min(o.Users, most), min(o.Connections, most)
+	}
+	return o, note
+}
+
+// OpenFiles is how many descriptors this process may have.
+func OpenFiles() int {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return n
+		return 1 << 30
 	}
-	if most := int(min(r.Max, 1<<30)) - spareFiles; n > most {
-		run.Note("%d sockets instead of %d: the limit of open files is %d (ulimit -n).", most, n, r.Max)
-		return most
-	}
-	return n
+	return int(min(r.Max, 1<<30))
 }
 
 // pause waits, or ends early with the context.

@@ -17,14 +17,13 @@ import (
 // as after a restart of what stood in between.
 func Storm(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
-	o.Connections = sockets(o.Connections, run)
 	all := users(o.Connections)
 	c, err := st.open(ctx, crowd.Options{Ids: true}, all)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	if err := st.useOnce(ctx, c, len(all), o); err != nil {
+	if _, err := st.useOnce(ctx, c, len(all), o); err != nil {
 		return nil, err
 	}
 	since := c.LastIDs()
@@ -55,7 +54,7 @@ func (st *Stage) meanwhile(ctx context.Context, o Options) (int64, error) {
 
 func (st *Stage) comeBack(ctx context.Context, run *measure.Run, c *crowd.Crowd, a crowd.Arrivals, missed int64) error {
 	st.tell("all come back", time.Duration(len(a.Users))*300*time.Microsecond)
-	before, disorder := c.Received(), c.Disorder()
+	acc := newAccount(c)
 	ob, err := st.observe(100*time.Millisecond, func() measure.Counts {
 		return measure.Counts{Connections: c.Open(), Received: c.Received()}
 	})
@@ -64,7 +63,7 @@ func (st *Stage) comeBack(ctx context.Context, run *measure.Run, c *crowd.Crowd,
 	}
 	began := loop.Now()
 	back := c.Connect(ctx, a)
-	got := c.AwaitReceived(ctx, before+missed, 2*time.Second) - before
+	acc.await(ctx, missed, 2*time.Second)
 	caughtUp := loop.Now() - began
 	err = ob.end(run, perConnect, int64(back.Opened))
 	run.Latency(Connecting, back.Latency)
@@ -74,10 +73,7 @@ func (st *Stage) comeBack(ctx context.Context, run *measure.Run, c *crowd.Crowd,
 	if back.Failed > 0 {
 		run.Note("%d of %d could not come back, the first: %v", back.Failed, len(a.Users), back.Err)
 	}
-	run.Add(Lost, measure.Plain, float64(missed-got))
-	if missed > got {
-		run.Note("%d of %d messages that were missed did not come.", missed-got, missed)
-	}
-	run.Add(Disorder, measure.Plain, float64(c.Disorder()-disorder))
+	acc.close(run, missed)
+	acc.order(run)
 	return err
 }

@@ -66,7 +66,7 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	}
 	done(PartPaced, run)
 
-	o.Duration = o.Redis
+	o.Duration, o.Rate = o.Redis, 0
 	run, err = st.redis(ctx, c, o.Options)
 	if errors.Is(err, ErrCannot) {
 		return nil
@@ -86,13 +86,16 @@ func (st *Stage) toOne(ctx context.Context, o SuiteOptions, done func(string, *m
 	}
 	defer c.Close()
 	o.Duration = o.Fanout
-	for part, inFlight := range map[string]int{PartFanout1: 1, PartFanout4: 4} {
+	for _, part := range []struct {
+		name     string
+		inFlight int
+	}{{PartFanout1, 1}, {PartFanout4, 4}} {
 		run := &measure.Run{}
-		o.InFlight = inFlight
+		o.InFlight = part.inFlight
 		if err := st.fanout(ctx, run, c, b, o.Options); err != nil {
 			return err
 		}
-		done(part, run)
+		done(part.name, run)
 	}
 	return nil
 }

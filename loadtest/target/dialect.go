@@ -5,6 +5,7 @@ package target
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"herald/loadtest/wire"
 )
@@ -18,6 +19,8 @@ type Dialect interface {
 	// Greets reports whether a socket is open only when Frame says so, rather
 	// than with the handshake.
 	Greets() bool
+	// Settles is how long an open socket may still miss messages.
+	Settles() time.Duration
 	// Frame looks at a text that is no notification: what to answer (nil:
 	// nothing), and whether the socket is now open.
 	Frame(payload []byte) (answer []byte, open bool)
@@ -46,7 +49,8 @@ func (h *herald) Upgrade(host string, user int, since int64) []byte {
 	return wire.Upgrade(host, target, "Origin: http://"+host, "Sec-WebSocket-Protocol: herald.v1", "Cookie: sid="+h.sessions[user])
 }
 
-func (*herald) Greets() bool { return true }
+func (*herald) Greets() bool           { return true }
+func (*herald) Settles() time.Duration { return 0 }
 
 func (*herald) Frame(payload []byte) ([]byte, bool) {
 	return nil, bytes.HasPrefix(payload, []byte(`{"type":"hello"`))
@@ -76,6 +80,7 @@ func (article) Upgrade(host string, user int, _ int64) []byte {
 }
 
 func (article) Greets() bool                { return false }
+func (article) Settles() time.Duration      { return 0 }
 func (article) Frame([]byte) ([]byte, bool) { return nil, false }
 func (article) Say() []byte                 { return []byte(`{"type":"ping"}`) }
 func (article) Channel() string             { return userChannel }
@@ -91,7 +96,8 @@ func (socketIO) Upgrade(host string, user int, _ int64) []byte {
 	return wire.Upgrade(host, "/socket.io/?EIO=4&transport=websocket&userId="+wire.UserID(user))
 }
 
-func (socketIO) Greets() bool { return true }
+func (socketIO) Greets() bool           { return true }
+func (socketIO) Settles() time.Duration { return 0 }
 
 func (socketIO) Frame(payload []byte) ([]byte, bool) {
 	switch {
@@ -118,7 +124,12 @@ func (nchan) Upgrade(host string, user int, _ int64) []byte {
 	return wire.Upgrade(host, "/sub?id="+wire.UserID(user))
 }
 
-func (nchan) Greets() bool                { return false }
+func (nchan) Greets() bool { return false }
+
+// Settles: nchan answers the handshake before it has found the newest message in
+// Redis, and skips what is published meanwhile, though it counts the subscriber.
+func (nchan) Settles() time.Duration { return time.Second }
+
 func (nchan) Frame([]byte) ([]byte, bool) { return nil, false }
 func (nchan) Say() []byte                 { return nil } // its subscribers only listen
 func (nchan) Channel() string             { return "" }  // its Redis scripts are its own

@@ -164,10 +164,15 @@ func (p *Peers) nginx(ctx context.Context, s *Server) error {
 		return err
 	}
 	s.stop = append(s.stop, proc.stop)
-	if err := proc.await(ctx, func() bool { return answers(s.Addr) }); err != nil {
+	// Each worker answers 503 until it has found Redis, and says when it has.
+	ready := func() bool {
+		log := proc.said.String()
+		workers := strings.Count(log, "start worker process ")
+		return workers > 0 && strings.Count(log, "Redis upstream redis: ready") == workers
+	}
+	if err := proc.await(ctx, ready); err != nil {
 		return err
 	}
-	settle(ctx, time.Second) // it subscribes to Redis in its own time
 	return s.started(proc)
 }
 

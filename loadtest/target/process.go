@@ -172,7 +172,7 @@ type tail struct {
 	b  []byte // guarded by mu
 }
 
-const tailSize = 4 << 10 // bytes
+const tailSize = 16 << 10 // bytes
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()

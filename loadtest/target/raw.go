@@ -136,6 +136,7 @@ type raw struct{}
 
 func (raw) Upgrade(host string, _ int, _ int64) []byte { return wire.Upgrade(host, "/") }
 func (raw) Greets() bool                               { return false }
+func (raw) Settles() time.Duration                     { return 0 }
 func (raw) Frame([]byte) ([]byte, bool)                { return nil, false }
 func (raw) Say() []byte                                { return nil }
 func (raw) Notify(string, []byte) []byte               { return nil }

@@ -126,7 +126,9 @@ func Connect(e Existing) (*Server, error) {
 		}
 	}
 	if e.RedisPID != 0 {
-		s.Processes.Redis = []int{e.RedisPID}
+		if s.Processes.Redis, err = measure.Family(e.RedisPID); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }

@@ -25,6 +25,10 @@ type Stamp struct {
 	Number uint32
 }
 
+// Before reports whether s was due before o, or as one of the same moment has a
+// lower number.
+func (s Stamp) Before(o Stamp) bool { return s.Due < o.Due || s.Due == o.Due && s.Number < o.Number }
+
 // placeholder is a stamp of zeros, to be patched.
 const placeholder = mark + "0000000000000000" + "00000000"
 
