@@ -16,8 +16,9 @@ import (
 
 // Receipt is what became of one notification.
 type Receipt struct {
-	ID    notify.ID // 0 if ephemeral
-	Nodes int       // subscriptions that Redis announced it to
+	ID    notify.ID   // 0 if ephemeral or skipped
+	Nodes int         // subscriptions that Redis announced it to
+	Skip  notify.Skip // why it was not published; 0: it was
 }
 
 // Idempotency makes a publish happen once. The zero value means that each call
@@ -87,6 +88,9 @@ func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency) *call {
 		c.lengths = strconv.AppendInt(c.lengths, int64(size), 10)
 		c.lengths = append(c.lengths, ',')
 		c.lengths = strconv.AppendInt(c.lengths, ttlMillis(d), 10)
+		if d.Quiet {
+			c.lengths = append(c.lengths, 'q')
+		}
 		c.lengths = append(c.lengths, ';')
 	}
 	if idem.Key == "" {
@@ -104,7 +108,10 @@ func sameTail(a, b *notify.Draft) bool {
 }
 
 func ttlMillis(d *notify.Draft) int64 {
-	if d.Ephemeral {
+	switch {
+	case d.Skip != 0:
+		return -int64(d.Skip)
+	case d.Ephemeral:
 		return -1
 	}
 	return d.TTL.Milliseconds()
@@ -196,7 +203,10 @@ func parseReceipts(v []string, drafts int) ([]Receipt, error) {
 	}
 	receipts := make([]Receipt, drafts)
 	for i := range receipts {
-		receipts[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
+		receipts[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(max(n[2*i+1], 0))}
+		if n[2*i+1] < 0 {
+			receipts[i].Skip = notify.Skip(-n[2*i+1])
+		}
 	}
 	return receipts, nil
 }

@@ -5,7 +5,9 @@
 --       (see keys.go), then the idempotency key if ARGV[6] is not ''
 -- ARGV  1 length of a log        2 retention of a log, ms
 --       3 for each notification "<bytes of its tail>,<ttl ms>;"; a tail of 0
---         bytes is the previous one again; ttl 0 none, -1 ephemeral
+--         bytes is the previous one again; ttl 0 none, -1 ephemeral, below
+--         that skipped: only answered, with this number for receivers. A q
+--         before the semicolon: stored without being announced
 --       4 the tails, one after another (notify.AppendTail)
 --       5 Redis time in ms after which this is refused: its publisher has
 --         given up and answered 503
@@ -31,7 +33,7 @@ if idem then
       return {'mismatch', ts}
     end
     local answer = {'replay'}
-    for part in string.gmatch(first[2], '%d+') do
+    for part in string.gmatch(first[2], '%-?%d+') do
       answer[#answer + 1] = part
     end
     return answer
@@ -79,27 +81,31 @@ end
 
 local answer, frames = {'stored', ts}, {}
 local k, at, tail = 1, 1, ''
-for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
+for size, ttl, quiet in string.gmatch(ARGV[3], '(%d+),(-?%d+)(q?);') do
   size, ttl = tonumber(size), tonumber(ttl)
   if size > 0 then
     tail = string.sub(ARGV[4], at, at + size - 1)
     at = at + size
   end
-  local id, frame = '0', nil
-  if ttl < 0 then
+  local id, frame, receivers = '0', false, '0'
+  if ttl < -1 then
+    receivers = int(ttl)
+  elseif ttl < 0 then
     frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
   else
     id, frame = store(k, tail, ttl)
   end
-  frames[#frames + 1] = frame
+  frames[#frames + 1] = quiet == '' and frame
   answer[#answer + 1] = id
-  answer[#answer + 1] = '0'
+  answer[#answer + 1] = receivers
   k = k + 3
 end
 
 for i, frame in ipairs(frames) do
-  local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
-  answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
+  if frame then
+    local channel = 'user:' .. string.sub(KEYS[3 * i - 2], 7, -6) .. ':events'
+    answer[2 * i + 2] = int(call('PUBLISH', channel, frame))
+  end
 end
 if idem then
   call('HSET', idem, 'print', ARGV[6], 'answer', table.concat(answer, ' ', 2))

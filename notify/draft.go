@@ -18,6 +18,9 @@ type Draft struct {
 	TTL         time.Duration // how long it counts; 0: as long as the log keeps it
 	Ephemeral   bool          // delivered to the sockets that are open now, never stored
 	TraceParent string        // W3C Trace Context; "" if none
+	Urgency     Urgency       // what the publisher makes of it
+	Quiet       bool          // stored without being announced
+	Skip        Skip          // not for this user after all: neither stored nor announced
 }
 
 // Request is the body of POST /notify: one notification for one or many users.
@@ -35,6 +38,7 @@ const (
 	fieldType      = "type"
 	fieldTTL       = "ttl"
 	fieldEphemeral = "ephemeral"
+	fieldUrgency   = "urgency"
 	fieldItems     = "notifications"
 )
 
@@ -101,11 +105,11 @@ func ParseBatch(body []byte) ([]BatchItem, error) {
 // notifications[i]). A field named twice is refused rather than resolved.
 func parseRequest(body []byte, at string) (Request, error) {
 	var r Request
-	var seen [6]bool
+	var seen [7]bool
 	err := members(body, envelopeDepth, func(name string, value []byte) error {
 		slot, ok := requestField(name)
 		if !ok {
-			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral)
+			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral, fieldUrgency)
 		}
 		if seen[slot] {
 			return repeatedField(at, name)
@@ -139,6 +143,8 @@ func requestField(name string) (slot int, ok bool) {
 		return 4, true
 	case fieldEphemeral:
 		return 5, true
+	case fieldUrgency:
+		return 6, true
 	}
 	return 0, false
 }
@@ -161,6 +167,8 @@ func (r *Request) set(name string, value []byte) (err error) {
 			return errors.New("must be true or false")
 		}
 		r.Ephemeral = value[0] == 't'
+	case fieldUrgency:
+		r.Urgency, err = parseUrgency(value)
 	}
 	return err
 }

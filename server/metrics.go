@@ -46,6 +46,8 @@ var (
 	descLost          = desc("subscriptions_lost_total", "Times the subscription broke or fell silent.")
 	descLimited       = desc("limiter_decisions_total", "Decisions of the rate limiters.", "scope", "decision")
 	descRefused       = desc("http_refused_total", "Requests answered with an error, by status.", "status")
+	descCache         = desc("cache_total", "What the caches did: hit, stale and miss are answers; wait, load, load_error, redis_error, late and skipped what they took.", "cache", "outcome")
+	descRecipients    = desc("recipients_total", "Notifications by what their recipients wanted; failed_open: delivered because that was not known.", "decision")
 	descPanics        = desc("panics_total", "Panics that were contained.")
 )
 
@@ -92,6 +94,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descLimited, st.Allowed, scope, "allowed")
 		count(descLimited, st.Denied, scope, "denied")
 		count(descLimited, st.FailedOpen, scope, "failed_open")
+	}
+	for name, stats := range c.s.Caches {
+		st := stats()
+		for outcome, n := range map[string]uint64{
+			"hit": st.Hits, "stale": st.Stale, "miss": st.Misses, "wait": st.Waits, "load": st.Loads,
+			"load_error": st.LoadErrors, "redis_error": st.RedisErrors, "late": st.Late, "skipped": st.Skipped,
+		} {
+			count(descCache, n, name, outcome)
+		}
+	}
+	if c.s.Recipients != nil {
+		st := c.s.Recipients.Stats()
+		for decision, n := range map[string]uint64{
+			"muted": st.Muted, "quiet": st.Quiet, "skipped_quiet": st.SkippedQuiet, "wanted": st.Wanted, "failed_open": st.FailedOpen,
+		} {
+			count(descRecipients, n, decision)
+		}
 	}
 	r := &c.s.refused
 	count(descRefused, r.unauthorized.Load(), "401")

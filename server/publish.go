@@ -16,12 +16,20 @@ import (
 
 // receipt is the answer for one notification of several.
 type receipt struct {
-	UserID string    `json:"userId,omitempty"`
-	OK     bool      `json:"ok"`
-	ID     notify.ID `json:"id,omitempty"` // none: ephemeral
-	Nodes  *int      `json:"nodes,omitempty"`
-	Error  string    `json:"error,omitempty"`
-	Users  []receipt `json:"results,omitempty"` // of a batch's item with userIds
+	UserID  string    `json:"userId,omitempty"`
+	OK      bool      `json:"ok"`
+	ID      notify.ID `json:"id,omitempty"` // none: ephemeral
+	Nodes   *int      `json:"nodes,omitempty"`
+	Skipped string    `json:"skipped,omitempty"` // why the recipient does not get it; neither id nor nodes then
+	Error   string    `json:"error,omitempty"`
+	Users   []receipt `json:"results,omitempty"` // of a batch's item with userIds
+}
+
+func receiptOf(userID string, r *broker.Receipt) receipt {
+	if r.Skip != 0 {
+		return receipt{UserID: userID, OK: true, Skipped: r.Skip.String()}
+	}
+	return receipt{UserID: userID, OK: true, ID: r.ID, Nodes: &r.Nodes}
 }
 
 // notifyOne is POST /notify: one notification for one or many users.
@@ -73,10 +81,15 @@ func (s *Server) spend(c *fiber.Ctx, cost int, bad error) error {
 	return bad
 }
 
-// publish publishes and marks the answer if it is an earlier one's.
+// publish publishes what its recipients want and marks the answer if it is an
+// earlier one's. What they don't want goes to the broker too, because it is part of
+// the answer that an idempotency key stands for.
 func (s *Server) publish(c *fiber.Ctx, all []notify.Draft, idem broker.Idempotency) ([]broker.Receipt, error) {
 	if len(all) == 0 {
 		return nil, nil
+	}
+	if s.Recipients != nil {
+		s.Recipients.Mark(s.ctx, all)
 	}
 	receipts, replayed, err := s.Broker.Publish(s.ctx, all, idem)
 	if replayed {
@@ -88,6 +101,9 @@ func (s *Server) publish(c *fiber.Ctx, all []notify.Draft, idem broker.Idempoten
 // answerReceipt writes {"ok":true,"id":…,"nodes":…} without reflection: it is
 // the answer to nearly every request.
 func answerReceipt(c *fiber.Ctx, r broker.Receipt) error {
+	if r.Skip != 0 {
+		return answerJSON(c, fiber.StatusOK, receiptOf("", &r))
+	}
 	b := make([]byte, 0, 64)
 	b = append(b, `{"ok":true`...)
 	if r.ID != 0 {
@@ -151,7 +167,7 @@ func drafts(list []notify.Draft, r notify.Request) []notify.Draft {
 func userReceipts(users []string, receipts []broker.Receipt) []receipt {
 	list := make([]receipt, len(users))
 	for i, user := range users {
-		list[i] = receipt{UserID: user, OK: true, ID: receipts[i].ID, Nodes: &receipts[i].Nodes}
+		list[i] = receiptOf(user, &receipts[i])
 	}
 	return list
 }
@@ -166,7 +182,7 @@ func batchReceipts(items []notify.BatchItem, receipts []broker.Receipt) []receip
 		case item.Many:
 			list[i] = receipt{OK: true, Users: userReceipts(item.Users, receipts[:n])}
 		default:
-			list[i] = receipt{OK: true, ID: receipts[0].ID, Nodes: &receipts[0].Nodes}
+			list[i] = receiptOf("", &receipts[0])
 		}
 		if item.Err == nil {
 			receipts = receipts[n:]

@@ -16,14 +16,17 @@ import (
 
 	"herald/auth"
 	"herald/broker"
+	"herald/cache"
 	"herald/hub"
 	"herald/limiter"
+	"herald/notify"
 	"herald/presence"
+	"herald/recipients"
 	"herald/sessions"
 )
 
 // Rooms are the parts of the gateway that the server puts on the network. All
-// are required.
+// but Recipients and Caches are required.
 type Rooms struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
@@ -36,6 +39,16 @@ type Rooms struct {
 	Redis    RedisHealth
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
+
+	Recipients Recipients                    // nil: everyone wants everything
+	Caches     map[string]func() cache.Stats // by name, for the metrics
+}
+
+// Recipients marks notifications as their recipients want them: Draft.Skip and
+// Draft.Quiet. It answers in time, whatever it knows.
+type Recipients interface {
+	Mark(ctx context.Context, drafts []notify.Draft)
+	Stats() recipients.Stats
 }
 
 // RedisHealth asks Redis how it is: its own words (INFO) by field name.

@@ -35,6 +35,7 @@ type gateway struct {
 	broker        *broker.Broker
 	repairer      *broker.Repairer
 	presence      *presence.Tracker
+	remote        *remote
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -99,7 +100,8 @@ func (g *gateway) wire() {
 	g.presence = presence.New(g.commands, node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	store := sessions.New(g.commands, sessions.Options{TTL: cfg.SessionTTL, MaxAge: cfg.SessionMaxAge, Budget: g.budget})
-	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
+	g.remote = newRemote(g.commands, cfg, g.budget, log)
+	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKS: g.remote.jwks})
 	g.server = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: store, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, lookup(store.Use), lookup(peekByID(store))),
@@ -108,6 +110,7 @@ func (g *gateway) wire() {
 		Presence: g.presence,
 		Redis:    redisHealth(g.commands),
 		Page:     web.Page, Asset: web.Asset,
+		Recipients: g.remote.recipients(), Caches: g.remote.stats,
 	}, server.Options{
 		Cookie: cfg.SessionCookie, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Version: version, Log: log,
@@ -195,8 +198,9 @@ func (g *gateway) handlers() broker.Handlers {
 		Subscribed: func() {
 			g.repairer.All()
 			g.server.Recheck()
+			g.remote.resubscribed()
 		},
-		Channels: map[string]func(string){sessions.RevokedChannel: g.revoked},
+		Channels: g.remote.channels(map[string]func(string){sessions.RevokedChannel: g.revoked}),
 	}
 }
 
@@ -218,6 +222,9 @@ func (g *gateway) close() {
 	}
 	if g.hub != nil {
 		g.hub.Close()
+	}
+	if g.remote != nil {
+		g.remote.close()
 	}
 	for _, c := range []*redis.Client{g.commands, g.sub} {
 		if c != nil {
