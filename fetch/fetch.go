@@ -10,11 +10,22 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
-// ErrNotFound: the server says that there is no such document (404).
-var ErrNotFound = errors.New("not found")
+var (
+	// ErrNotFound: the server says that there is no such document (404).
+	ErrNotFound = errors.New("not found")
+
+	// ErrAway: the server has not answered lately, and another request is finding
+	// out whether it does again.
+	ErrAway = errors.New("the server does not answer")
+)
+
+// tolerated is how many requests in a row may get no answer before only one at a
+// time is sent: a server that hangs must not make everyone wait for it.
+const tolerated = 3
 
 // Options of a Client. The zero value works.
 type Options struct {
@@ -30,6 +41,9 @@ type Client struct {
 	o     Options
 	http  *http.Client
 	slots chan struct{} // one for each request under way; never closed
+
+	unanswered atomic.Int64 // requests in a row
+	probing    atomic.Bool  // the one request is under way
 }
 
 // New returns a Client. It honours the proxy variables of net/http.
@@ -58,7 +72,14 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Get returns the document at address: the body of a 200. A 404 is ErrNotFound,
 // everything else another error, which names the status and never the address.
+// While the server gives no answers, all but one of several callers get ErrAway.
 func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
+	if c.unanswered.Load() >= tolerated {
+		if !c.probing.CompareAndSwap(false, true) {
+			return nil, ErrAway
+		}
+		defer c.probing.Store(false)
+	}
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
@@ -75,8 +96,10 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		c.unanswered.Add(1)
 		return nil, withoutAddress(err)
 	}
+	c.unanswered.Store(0)
 	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusOK:

@@ -109,6 +109,41 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
+// A server that gives no answers is asked by one at a time, until it does.
+func TestServerIsAway(t *testing.T) {
+	var away atomic.Bool
+	entered, release := make(chan struct{}, 2), make(chan struct{})
+	address, c := serve(t, func(http.ResponseWriter, *http.Request) {
+		if away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		entered <- struct{}{}
+		<-release
+	}, Options{Timeout: time.Minute})
+	away.Store(true)
+	for range tolerated {
+		if _, err := c.Get(t.Context(), address); err == nil || errors.Is(err, ErrAway) {
+			t.Fatalf("%v", err)
+		}
+	}
+	away.Store(false)
+	probe := make(chan error)
+	go func() { _, err := c.Get(t.Context(), address); probe <- err }()
+	<-entered
+	for range 10 {
+		if _, err := c.Get(t.Context(), address); !errors.Is(err, ErrAway) {
+			t.Errorf("%v", err)
+		}
+	}
+	close(release)
+	if err := <-probe; err != nil {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Get(t.Context(), address); err != nil {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestCheckURL(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://app.example.com/x?y=1": true, "http://127.0.0.1:3000": true,
