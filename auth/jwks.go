@@ -40,8 +40,8 @@ type JWKS struct {
 	keys    map[string]jwtKey // guarded by mu; never changes once it is here
 	got     time.Time         // guarded by mu; when the source last answered
 	tried   time.Time         // guarded by mu; when it was last asked
-	renewed time.Time         // guarded by mu; when it was last asked for a newer set
 	failed  error             // guarded by mu; what became of that
+	renewed time.Time         // guarded by mu; when it was last asked because of an unknown key id
 }
 
 // NewJWKS returns keys from source, which is not asked before the first token.
@@ -97,7 +97,7 @@ func (j *JWKS) current(ctx context.Context) (map[string]jwtKey, error) {
 	}
 	defer j.asking.Unlock()
 	if keys, due = j.look(); due { // another may have asked while this one waited
-		_ = j.ask(ctx, false)
+		j.ask(ctx, false)
 		keys, _ = j.look()
 	}
 	return j.usable(keys)
@@ -134,10 +134,7 @@ func (j *JWKS) renew(ctx context.Context) (map[string]jwtKey, error) {
 	}
 	j.mu.Unlock()
 	if due {
-		err := j.ask(ctx, true)
-		j.mu.Lock()
-		j.failed = err
-		j.mu.Unlock()
+		j.ask(ctx, true)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -145,7 +142,7 @@ func (j *JWKS) renew(ctx context.Context) (map[string]jwtKey, error) {
 }
 
 // ask is called with asking held. A set without a usable key changes nothing.
-func (j *JWKS) ask(ctx context.Context, renew bool) error {
+func (j *JWKS) ask(ctx context.Context, renew bool) {
 	ctx, cancel := context.WithTimeout(ctx, j.o.Budget)
 	defer cancel()
 	text, err := j.source(ctx, renew)
@@ -156,12 +153,12 @@ func (j *JWKS) ask(ctx context.Context, renew bool) error {
 	now := j.o.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.tried = now
+	j.tried, j.failed = now, nil
 	if err != nil {
-		return &refusal{kind: ErrUnavailable, detail: errNoKeySet.detail, cause: err}
+		j.failed = &refusal{kind: ErrUnavailable, detail: errNoKeySet.detail, cause: err}
+		return
 	}
 	j.keys, j.got = keys, now
-	return nil
 }
 
 var errNoKeySet = &refusal{kind: ErrUnavailable, detail: "the keys of tokens cannot be had now"}

@@ -58,10 +58,11 @@ func NewVerifier(keys *JWTKeys, opts VerifierOptions) *Verifier {
 }
 
 // Verify proves a token, or says with ErrCredentials why it proves nothing, or
-// with ErrUnavailable that its key cannot be had now; then the Principal is empty. It reads the compact form itself and takes only the
-// signature algorithms from golang-jwt, whose parser cannot be told to refuse a
-// newline behind the token, repeated members, crit, other typs or a missing sub,
-// and decodes the claims before it has checked the signature.
+// with ErrUnavailable that its key cannot be had now; then the Principal is empty.
+// It reads the compact form itself and takes only the signature algorithms from
+// golang-jwt, whose parser cannot be told to refuse a newline behind the token,
+// repeated members, crit, other typs or a missing sub, and decodes the claims
+// before it has checked the signature.
 //
 // Header fields that offer keys (jwk, jku, x5c, x5u) are never followed. There
 // is no leeway: a token is good from nbf and iat, included, to exp, excluded.

@@ -99,20 +99,22 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 		c.unanswered.Add(1)
 		return nil, withoutAddress(err)
 	}
-	c.unanswered.Store(0)
 	defer func() { _ = resp.Body.Close() }()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return nil, ErrNotFound
-	default:
-		return nil, fmt.Errorf("answered with status %d", resp.StatusCode)
-	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, c.o.MaxBytes+1))
-	if err == nil && int64(len(body)) > c.o.MaxBytes {
-		err = fmt.Errorf("answered with more than %d bytes", c.o.MaxBytes)
+	if err != nil {
+		c.unanswered.Add(1)
+		return nil, err
 	}
-	return body, err
+	c.unanswered.Store(0)
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, ErrNotFound
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("answered with status %d", resp.StatusCode)
+	case int64(len(body)) > c.o.MaxBytes:
+		return nil, fmt.Errorf("answered with more than %d bytes", c.o.MaxBytes)
+	}
+	return body, nil
 }
 
 // withoutAddress keeps what may be secret in an address out of logs.
