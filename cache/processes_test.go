@@ -67,7 +67,21 @@ func runHelper(address string) {
 		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
 			panic(err)
 		}
-		b, _ := json.Marshal(obey(c, o))
+		done := make(chan report)
+		go func() { done <- obey(c, o) }()
+		var r report
+		for over := false; !over && c.Stats().Waits+c.Stats().Loads == 0; {
+			select {
+			case r = <-done:
+				over = true
+			case <-time.After(time.Millisecond):
+			}
+		}
+		fmt.Println("busy") // loading, or waiting for another's load
+		if r.Answers == nil {
+			r = <-done
+		}
+		b, _ := json.Marshal(r)
 		fmt.Println(string(b))
 	}
 }
@@ -162,6 +176,13 @@ func (h *helper) give(o order) {
 	}
 }
 
+// awaitBusy waits until the helper loads or waits for a load.
+func (h *helper) awaitBusy() {
+	if !h.lines.Scan() || h.lines.Text() != "busy" {
+		h.t.Errorf("the helper says %q, %v", h.lines.Text(), h.lines.Err())
+	}
+}
+
 func (h *helper) report() (r report) {
 	if !h.lines.Scan() {
 		h.t.Errorf("the helper ended: %v", h.lines.Err())
@@ -191,11 +212,16 @@ func backend(t *testing.T, handler http.HandlerFunc) (url string, loads *atomic.
 
 const processes = 4
 
-// together gives the same order to all and returns their reports.
-func together(helpers []*helper, o order) []report {
+// together gives the same order to all, calls busy when all of them load or wait,
+// and returns their reports.
+func together(helpers []*helper, o order, busy func()) []report {
 	for _, h := range helpers {
 		h.give(o)
 	}
+	for _, h := range helpers {
+		h.awaitBusy()
+	}
+	busy()
 	reports := make([]report, len(helpers))
 	for i, h := range helpers {
 		reports[i] = h.report()
@@ -216,13 +242,17 @@ func TestProcessesLoadOnce(t *testing.T) {
 	for name, env := range map[string][]string{"told": {"_LEASE", "_LISTEN"}, "looking": {"_LEASE"}} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
+			slow := newGate(t)
 			url, loads := backend(t, func(w http.ResponseWriter, _ *http.Request) {
-				time.Sleep(700 * time.Millisecond) // a slow one
+				<-slow.release
 				_, _ = io.WriteString(w, "v")
 			})
 			helpers := startHelpers(t, server, env...)
 			waits := uint64(0)
-			for i, r := range together(helpers, order{Crowd: 500, Backend: url, Impatient: 100 * time.Millisecond}) {
+			for i, r := range together(helpers, order{Crowd: 500, Backend: url, Impatient: 100 * time.Millisecond}, func() {
+				time.Sleep(200 * time.Millisecond) // longer than the impatient wait
+				slow.open()
+			}) {
 				late := r.Answers[" "+context.DeadlineExceeded.Error()]
 				if r.Answers["v <nil>"] < 250 || r.Answers["v <nil>"]+late != 500 || r.Overdue > 0 {
 					t.Errorf("process %d: %v, %d overdue", i, r.Answers, r.Overdue)
@@ -233,8 +263,8 @@ func TestProcessesLoadOnce(t *testing.T) {
 			if n := loads.Load(); n != 1 {
 				t.Errorf("%d loads, want 1", n)
 			}
-			if waits == 0 {
-				t.Error("no process waited for another: the test shows nothing")
+			if waits != processes-1 {
+				t.Errorf("%d processes waited for the one that loads", waits)
 			}
 		})
 	}
@@ -253,7 +283,7 @@ func TestProcessesWithAFailingLoader(t *testing.T) {
 		now.Add(-1)
 		w.WriteHeader(500)
 	})
-	for i, r := range together(startHelpers(t, server, "_LEASE", "_LISTEN"), order{Crowd: 500, Backend: url}) {
+	for i, r := range together(startHelpers(t, server, "_LEASE", "_LISTEN"), order{Crowd: 500, Backend: url}, func() {}) {
 		if r.Answers[" backend 500"] != 500 {
 			t.Errorf("process %d: %v", i, r.Answers)
 		}
@@ -280,7 +310,7 @@ func TestSuspendedHolderIsRefused(t *testing.T) {
 	})
 	current, _ := backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "new") })
 
-	holder.give(order{Crowd: 10, Backend: old})
+	holder.give(order{Crowd: 1, Backend: old})
 	receive(t, "the holder's load", asked)
 	holder.signal(syscall.SIGSTOP)
 	close(answer)
@@ -291,8 +321,9 @@ func TestSuspendedHolderIsRefused(t *testing.T) {
 		t.Fatalf("%q, %v", v, err)
 	}
 	holder.signal(syscall.SIGCONT)
+	holder.awaitBusy()
 	r := holder.report()
-	if r.Answers["old <nil>"] != 10 || r.Stats.Late != 1 {
+	if r.Answers["old <nil>"] != 1 || r.Stats.Late != 1 {
 		t.Errorf("%+v", r)
 	}
 	if v, err := c.Get(t.Context(), "k", load); v != "new" || err != nil {
@@ -318,7 +349,7 @@ func TestKilledHolderIsFollowed(t *testing.T) {
 	holder.signal(syscall.SIGKILL)
 	close(answer)
 	others := []*helper{startHelper(t, server), startHelper(t, server)}
-	for _, r := range together(others, order{Crowd: 100, Backend: url}) {
+	for _, r := range together(others, order{Crowd: 100, Backend: url}, func() {}) {
 		if r.Answers["v <nil>"] != 100 {
 			t.Errorf("%v", r.Answers)
 		}
