@@ -115,7 +115,7 @@ func (a *Authenticator) prove(ctx context.Context, o offer, lookup SessionLookup
 	case o.session:
 		return sessionPrincipal(ctx, o.Value, lookup)
 	}
-	return a.tokens.Verify(o.Value)
+	return a.tokens.Verify(ctx, o.Value)
 }
 
 // sessionPrincipal does not compare Expires with this node's clock: whether a
@@ -143,8 +143,8 @@ func sessionPrincipal(ctx context.Context, id string, lookup SessionLookup) (Pri
 // Publisher says which backend a request is from and that it may do scope: by
 // an API key, else by a JWT. ErrNoCredentials without a bearer, ErrCredentials
 // if it is neither, ErrScope if it does not include scope.
-func (a *Authenticator) Publisher(bearer Credential, scope Scopes) (Principal, error) {
-	p, err := a.backend(bearer)
+func (a *Authenticator) Publisher(ctx context.Context, bearer Credential, scope Scopes) (Principal, error) {
+	p, err := a.backend(ctx, bearer)
 	if err != nil {
 		return Principal{}, err
 	}
@@ -154,7 +154,7 @@ func (a *Authenticator) Publisher(bearer Credential, scope Scopes) (Principal, e
 	return p, nil
 }
 
-func (a *Authenticator) backend(bearer Credential) (Principal, error) {
+func (a *Authenticator) backend(ctx context.Context, bearer Credential) (Principal, error) {
 	switch {
 	case !bearer.Present:
 		return Principal{}, errNothing
@@ -164,7 +164,7 @@ func (a *Authenticator) backend(bearer Credential) (Principal, error) {
 	if p, ok := a.keys.Lookup(bearer.Value); ok {
 		return p, nil
 	}
-	p, err := a.tokens.Verify(bearer.Value)
+	p, err := a.tokens.Verify(ctx, bearer.Value)
 	if errors.Is(err, errNotAToken) {
 		err = errUnknownKey
 	}

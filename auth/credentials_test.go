@@ -165,7 +165,7 @@ func TestPublisher(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			a, l := testAuthenticator(t)
-			p, err := a.Publisher(row.bearer, row.scope)
+			p, err := a.Publisher(context.Background(), row.bearer, row.scope)
 			if !errors.Is(err, row.want) || p != row.who {
 				t.Errorf("%+v, %v; want %+v, %v", p, err, row.who, row.want)
 			}
@@ -178,7 +178,7 @@ func TestPublisher(t *testing.T) {
 
 func TestChallenge(t *testing.T) {
 	a, _ := testAuthenticator(t)
-	_, scope := a.Publisher(given("aaaaaaaaaaaaaaaa"), ScopeSessions)
+	_, scope := a.Publisher(context.Background(), given("aaaaaaaaaaaaaaaa"), ScopeSessions)
 	for _, row := range []struct {
 		err  error
 		want string

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ var (
 	headerTypes = []string{"jwt", "at+jwt"} // RFC 7519, 5.1; RFC 9068, 2.1
 )
 
-// Verifier proves JWTs. It is safe for concurrent use and never changes.
+// Verifier proves JWTs. It is safe for concurrent use.
 type Verifier struct {
 	keys *JWTKeys
 	opts VerifierOptions
@@ -44,6 +45,7 @@ type Verifier struct {
 type VerifierOptions struct {
 	Issuer   string           // what iss must be; default: not checked
 	Audience string           // what aud must be or hold; default: not checked
+	JWKS     *JWKS            // keys beside the given ones, which come first; default: none
 	Now      func() time.Time // default: time.Now
 }
 
@@ -55,20 +57,21 @@ func NewVerifier(keys *JWTKeys, opts VerifierOptions) *Verifier {
 	return &Verifier{keys: keys, opts: opts}
 }
 
-// Verify proves a token, or says with ErrCredentials why it proves nothing; then
-// the Principal is empty. It reads the compact form itself and takes only the
-// signature algorithms from golang-jwt, whose parser cannot be told to refuse a
-// newline behind the token, repeated members, crit, other typs or a missing sub,
-// and decodes the claims before it has checked the signature.
+// Verify proves a token, or says with ErrCredentials why it proves nothing, or
+// with ErrUnavailable that its key cannot be had now; then the Principal is empty.
+// It reads the compact form itself and takes only the signature algorithms from
+// golang-jwt, whose parser cannot be told to refuse a newline behind the token,
+// repeated members, crit, other typs or a missing sub, and decodes the claims
+// before it has checked the signature.
 //
 // Header fields that offer keys (jwk, jku, x5c, x5u) are never followed. There
 // is no leeway: a token is good from nbf and iat, included, to exp, excluded.
-func (v *Verifier) Verify(token string) (Principal, error) {
+func (v *Verifier) Verify(ctx context.Context, token string) (Principal, error) {
 	signed, header, claims, signature, err := splitToken(token)
 	if err != nil {
 		return Principal{}, err
 	}
-	key, err := v.key(header)
+	key, err := v.key(ctx, header)
 	if err != nil {
 		return Principal{}, err
 	}
@@ -107,7 +110,7 @@ func isTokenByte(c byte) bool {
 }
 
 // key picks the one key that a token with that header may be signed with.
-func (v *Verifier) key(header []byte) (jwtKey, error) {
+func (v *Verifier) key(ctx context.Context, header []byte) (jwtKey, error) {
 	o, err := readObject(header)
 	if err != nil {
 		return jwtKey{}, err
@@ -118,7 +121,7 @@ func (v *Verifier) key(header []byte) (jwtKey, error) {
 	if !allowedType(o) {
 		return jwtKey{}, errTyp
 	}
-	key, err := v.keyByID(o)
+	key, err := v.keyByID(ctx, o)
 	if err != nil {
 		return jwtKey{}, err
 	}
@@ -138,19 +141,22 @@ func allowedType(o object) bool {
 	return ok && slices.Contains(headerTypes, strings.ToLower(typ))
 }
 
-func (v *Verifier) keyByID(o object) (jwtKey, error) {
-	if v.keys.Len() == 0 {
+func (v *Verifier) keyByID(ctx context.Context, o object) (jwtKey, error) {
+	if v.keys.Len() == 0 && v.opts.JWKS == nil {
 		return jwtKey{}, errNoKeys
 	}
 	if _, named := o["kid"]; !named {
 		key, ok := v.keys.sole()
-		if !ok {
+		if !ok || v.opts.JWKS != nil {
 			return jwtKey{}, errNoKeyID
 		}
 		return key, nil
 	}
 	id, _ := o.text("kid") // no key has the id ""
 	key, ok := v.keys.byID[id]
+	if !ok && v.opts.JWKS != nil && len(id) <= maxKeyIDBytes {
+		return v.opts.JWKS.key(ctx, id)
+	}
 	if !ok {
 		return jwtKey{}, errKeyID
 	}

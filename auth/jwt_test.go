@@ -150,7 +150,7 @@ func TestVerifyRefuses(t *testing.T) {
 			if keys == "" {
 				keys = "a=HS256:" + secretA
 			}
-			p, err := verifier(t, keys).Verify(row.token)
+			p, err := verifier(t, keys).Verify(context.Background(), row.token)
 			if err != row.want || !errors.Is(err, ErrCredentials) {
 				t.Errorf("error %v, want %v", err, row.want)
 			}
@@ -225,7 +225,7 @@ func TestVerifyAccepts(t *testing.T) {
 			if keys == "" {
 				keys = "a=HS256:" + secretA
 			}
-			p, err := verifier(t, keys).Verify(row.token)
+			p, err := verifier(t, keys).Verify(context.Background(), row.token)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -257,7 +257,7 @@ func ofSize(t *testing.T, n int) string {
 }
 
 func TestVerifyExpires(t *testing.T) {
-	p, err := verifier(t, "a=HS256:"+secretA).Verify(hs256(t, fmt.Sprintf(`{"sub":"42","exp":%d.25}`, now.Unix()+7)))
+	p, err := verifier(t, "a=HS256:"+secretA).Verify(context.Background(), hs256(t, fmt.Sprintf(`{"sub":"42","exp":%d.25}`, now.Unix()+7)))
 	if want := now.Add(7250 * time.Millisecond); err != nil || !p.Expires.Equal(want) {
 		t.Errorf("expires %v, %v; want %v", p.Expires, err, want)
 	}
@@ -286,7 +286,7 @@ func TestVerifyIssuerAndAudience(t *testing.T) {
 		{`"iss":"us","aud":{"herald":1}`, errAudience},
 		{`"iss":"us","AUD":"herald"`, errAudience},
 	} {
-		if _, err := v.Verify(hs256(t, claimsOf("42", row.claims))); err != row.want {
+		if _, err := v.Verify(context.Background(), hs256(t, claimsOf("42", row.claims))); err != row.want {
 			t.Errorf("%s: error %v, want %v", row.claims, err, row.want)
 		}
 	}
@@ -301,7 +301,7 @@ func TestVerifyConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for range 50 {
 				want := []string{"42", "43"}[i%2]
-				if p, err := v.Verify(tokens[i%2]); err != nil || p.UserID != want {
+				if p, err := v.Verify(context.Background(), tokens[i%2]); err != nil || p.UserID != want {
 					t.Errorf("principal %+v, %v", p, err)
 				}
 			}
@@ -325,7 +325,7 @@ func FuzzVerify(f *testing.F) {
 			secret = secretB
 		}
 		token := mint(t, jwt.SigningMethodHS256, []byte(secret), string(header), string(claims))
-		p, err := v.Verify(token)
+		p, err := v.Verify(context.Background(), token)
 		if err != nil {
 			if p != (Principal{}) || Detail(err) == "" {
 				t.Fatalf("refused with %+v, %v", p, err)
@@ -353,7 +353,7 @@ func FuzzVerifyText(f *testing.F) {
 	f.Add(good + "\n")
 	f.Add("a.b.c")
 	f.Fuzz(func(t *testing.T, token string) {
-		if _, err := v.Verify(token); err == nil && token != good {
+		if _, err := v.Verify(context.Background(), token); err == nil && token != good {
 			t.Fatalf("accepted %q", token)
 		}
 	})
@@ -380,7 +380,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Run(alg, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := v.Verify(token); err != nil {
+				if _, err := v.Verify(context.Background(), token); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -115,9 +115,13 @@ func newJWTKey(alg, source string, readFile func(string) ([]byte, error)) (jwtKe
 	if err != nil {
 		return jwtKey{}, err
 	}
-	return jwtKey{alg: alg, check: func(signed string, signature []byte) error {
+	return verifyingKey(method, material), nil
+}
+
+func verifyingKey(method jwt.SigningMethod, material any) jwtKey {
+	return jwtKey{alg: method.Alg(), check: func(signed string, signature []byte) error {
 		return method.Verify(signed, signature, material)
-	}}, nil
+	}}
 }
 
 func readKey(method jwt.SigningMethod, source string, readFile func(string) ([]byte, error)) (any, error) {

@@ -17,8 +17,9 @@ import (
 
 // Receipt is what became of one notification.
 type Receipt struct {
-	ID    notify.ID // 0 if ephemeral
-	Nodes int       // subscriptions that Redis announced it to
+	ID    notify.ID   // 0 if ephemeral or skipped
+	Nodes int         // subscriptions that Redis announced it to
+	Skip  notify.Skip // why it was not published; 0: it was
 }
 
 // Idempotency makes a publish happen once. The zero value means that each call
@@ -123,6 +124,9 @@ func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Tick
 		c.lengths = strconv.AppendInt(c.lengths, int64(size), 10)
 		c.lengths = append(c.lengths, ',')
 		c.lengths = strconv.AppendInt(c.lengths, ttlMillis(d), 10)
+		if d.Quiet {
+			c.lengths = append(c.lengths, 'q')
+		}
 		c.lengths = append(c.lengths, ';')
 	}
 	if idem.Key == "" {
@@ -150,7 +154,10 @@ func sameTail(a, b *notify.Draft) bool {
 }
 
 func ttlMillis(d *notify.Draft) int64 {
-	if d.Ephemeral {
+	switch {
+	case d.Skip != 0:
+		return -int64(d.Skip)
+	case d.Ephemeral:
 		return -1
 	}
 	return d.TTL.Milliseconds()
@@ -245,6 +252,9 @@ func receipts(n []int64) []Receipt {
 	list := make([]Receipt, len(n)/2)
 	for i := range list {
 		list[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
+		if skip := -n[2*i+1]; skip > 1 { // 1: its ticket is gone
+			list[i].Skip, list[i].Nodes = notify.Skip(skip), 0
+		}
 	}
 	return list
 }

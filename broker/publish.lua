@@ -7,7 +7,9 @@
 --       then the idempotency key if ARGV[6] is not '', or the keys of admit
 -- ARGV  1 length of a log        2 retention of a log, ms
 --       3 for each notification "<bytes of its tail>,<ttl ms>;"; a tail of 0
---         bytes is the previous one again; ttl 0 none, -1 ephemeral
+--         bytes is the previous one again; ttl 0 none, -1 ephemeral, below
+--         that skipped: only answered, with this number for receivers. A q
+--         before the semicolon: stored without being announced
 --       4 the tails, one after another (notify.AppendTail)
 --       5 Redis time in ms after which this is refused: its publisher has
 --         given up and answered 503
@@ -25,7 +27,8 @@
 -- cost, the first of them 0 if it may.
 -- Returns "<verdict> <time in ms> <id> <receivers> <id> <receivers> …"; id 0 for
 -- an ephemeral one, -1 for one that could not be stored, -2 for one that was not
--- admitted; receivers -1 for one that was left out. Verdicts: 'stored', 'replay'
+-- admitted; receivers -1 for one that was left out, below that for one that was
+-- skipped. Verdicts: 'stored', 'replay'
 -- (the first answer again, its time included), 'mismatch' (same key, another
 -- request), 'late'. Where admit was asked, four numbers for each notification
 -- follow: the clock and its three, or four zeros if there was no answer.
@@ -133,20 +136,24 @@ local function admissions(numbers)
   return said
 end
 local asked = apart and #ARGV[8] > 5 and admissions(string.sub(ARGV[8], 7))
-for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
+for size, ttl, quiet in string.gmatch(ARGV[3], '(%d+),(-?%d+)(q?);') do
   size, ttl = tonumber(size), tonumber(ttl)
   if size > 0 then
     tail = string.sub(ARGV[4], at, at + size - 1)
     at = at + size
   end
-  local id, frame, receivers, ticket = '0', false, tickets and '-1' or '0', tickets and tickets[#frames + 1]
+  local id, frame, receivers, ticket = '0', false, '0', tickets and tickets[#frames + 1]
   local gone = ticket and call('HEXISTS', KEYS[k + 3], ticket) == 0
   local said = asked and asked[#frames + 1]
-  if said and said[2] > 0 then
+  if gone then
+    receivers = '-1'
+  elseif said and said[2] > 0 then
     id, gone = '-2', true
   end
   if not gone then
-    if ttl < 0 then
+    if ttl < -1 then
+      receivers = int(ttl)
+    elseif ttl < 0 then
       frame = '{"type":"notification","ephemeral":true,"ts":' .. ts .. ',' .. tail
     elseif apart then
       local ok
@@ -157,8 +164,9 @@ for size, ttl in string.gmatch(ARGV[3], '(%d+),(-?%d+);') do
     else
       id, frame = store(k, tail, ttl)
     end
+    frame = quiet == '' and frame
     if ticket then -- done with, even if Redis should refuse a later one
-      receivers, frame = announce(k, frame), false
+      receivers, frame = frame and announce(k, frame) or receivers, false
       call('HDEL', KEYS[k + 3], ticket)
     end
   end

@@ -85,6 +85,13 @@ func TestStartsThatAreRefused(t *testing.T) {
 			"janitor at nonsense":    {"HERALD_JANITOR", []string{"HERALD_JANITOR=3:30"}},
 			"janitor too late":       {"HERALD_JANITOR", []string{"HERALD_JANITOR=24:00"}},
 			"cookie's name":          {"HERALD_SESSION_COOKIE", []string{"HERALD_SESSION_COOKIE=a b"}},
+			"key set by file":        {"HERALD_JWKS_URL", []string{"HERALD_JWKS_URL=file:///etc/secret-keys"}},
+			"key set with password":  {"HERALD_JWKS_URL", []string{"HERALD_JWKS_URL=https://user:secret-password@127.0.0.1/"}},
+			"nobody's preferences":   {"HERALD_RECIPIENTS_URL", []string{"HERALD_RECIPIENTS_URL=https://127.0.0.1/users"}},
+			"preferences twice":      {"HERALD_RECIPIENTS_URL", []string{"HERALD_RECIPIENTS_URL=https://127.0.0.1/{userId}/{userId}"}},
+			"preferences' host":      {"HERALD_RECIPIENTS_URL", []string{"HERALD_RECIPIENTS_URL=https://{userId}.example.com/"}},
+			"preferences by ftp":     {"HERALD_RECIPIENTS_URL", []string{"HERALD_RECIPIENTS_URL=ftp://127.0.0.1/{userId}"}},
+			"preferences for ever":   {"HERALD_RECIPIENTS_TTL", []string{"HERALD_RECIPIENTS_TTL=0s"}},
 			"Redis by http":          {"REDIS_URL", []string{"REDIS_URL=http://user:secret-password@127.0.0.1", key}},
 			"Redis at nonsense":      {"REDIS_URL", []string{"REDIS_URL=://secret-password", key}},
 		} {

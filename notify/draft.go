@@ -18,6 +18,9 @@ type Draft struct {
 	TTL         time.Duration // how long it counts; 0: as long as the log keeps it
 	Ephemeral   bool          // delivered to the sockets that are open now, never stored
 	TraceParent string        // W3C Trace Context; "" if none
+	Urgency     Urgency       // what the publisher makes of it
+	Quiet       bool          // stored without being announced
+	Skip        Skip          // not for this user after all: neither stored nor announced
 }
 
 // Request is the body of POST /notify: one notification for one or many users.
@@ -38,6 +41,7 @@ const (
 	fieldEphemeral = "ephemeral"
 	fieldDeliverAt = "deliverAt"
 	fieldDelay     = "delay"
+	fieldUrgency   = "urgency"
 	fieldItems     = "notifications"
 )
 
@@ -104,11 +108,11 @@ func ParseBatch(body []byte) ([]BatchItem, error) {
 // notifications[i]). A field named twice is refused rather than resolved.
 func parseRequest(body []byte, at string) (Request, error) {
 	var r Request
-	var seen [8]bool
+	var seen [9]bool
 	err := members(body, envelopeDepth, func(name string, value []byte) error {
 		slot, ok := requestField(name)
 		if !ok {
-			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral, fieldDeliverAt, fieldDelay)
+			return unknownField(at, name, fieldUserID, fieldUserIDs, fieldMessage, fieldType, fieldTTL, fieldEphemeral, fieldUrgency, fieldDeliverAt, fieldDelay)
 		}
 		if seen[slot] {
 			return repeatedField(at, name)
@@ -146,6 +150,8 @@ func requestField(name string) (slot int, ok bool) {
 		return 6, true
 	case fieldDelay:
 		return 7, true
+	case fieldUrgency:
+		return 8, true
 	}
 	return 0, false
 }
@@ -170,6 +176,8 @@ func (r *Request) set(name string, value []byte) (err error) {
 		r.Ephemeral = value[0] == 't'
 	case fieldDeliverAt, fieldDelay:
 		err = r.When.set(name, value)
+	case fieldUrgency:
+		r.Urgency, err = parseUrgency(value)
 	}
 	return err
 }

@@ -83,6 +83,8 @@ func TestParseRequestRefuses(t *testing.T) {
 		"ttl fraction":      {body: user(`"message":1,"ttl":1.5`), field: "ttl", problem: "whole number"},
 		"ttl text":          {body: user(`"message":1,"ttl":"60"`), field: "ttl", problem: "whole number"},
 		"ephemeral text":    {body: user(`"message":1,"ephemeral":"true"`), field: "ephemeral", problem: "true or false"},
+		"urgency":           {body: user(`"message":1,"urgency":"very-low"`), field: "urgency", problem: `"low", "normal" or "high"`},
+		"urgency twice":     {body: user(`"message":1,"urgency":"low","urgency":"low"`), field: "urgency", problem: "twice"},
 		"ephemeral null":    {body: user(`"message":1,"ephemeral":null`), field: "ephemeral", problem: "true or false"},
 		"deep":              {body: user(`"message":` + nested(33)), field: "message", problem: "deeper than 32"},
 		"bad number":        {body: user(`"message":01`), problem: "not valid JSON"},
@@ -225,7 +227,7 @@ func FuzzCheckJSON(f *testing.F) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	f.Add([]byte(`{"userId":"42","message":{"a":1},"type":"t","ttl":5,"ephemeral":true}`))
+	f.Add([]byte(`{"userId":"42","message":{"a":1},"type":"t","ttl":5,"ephemeral":true,"urgency":"high"}`))
 	f.Add([]byte(`{"userIds":["1","2"],"message":[[]]}`))
 	f.Add([]byte(`{"notifications":[{"userId":"1","message":1},{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -348,4 +350,16 @@ func BenchmarkFrame(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestUrgency(t *testing.T) {
+	for text, want := range map[string]Urgency{`"low"`: UrgencyLow, `"normal"`: UrgencyNormal, `"high"`: UrgencyHigh} {
+		r, err := ParseRequest([]byte(`{"userId":"42","message":1,"urgency":` + text + `}`))
+		if err != nil || r.Urgency != want {
+			t.Errorf("%s: %v, %v", text, r.Urgency, err)
+		}
+	}
+	if SkipMuted.String() != "muted" || SkipQuiet.String() != "quiet" || Skip(0).String() != "" {
+		t.Error("the words of answers")
+	}
 }

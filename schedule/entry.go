@@ -40,12 +40,14 @@ type header struct {
 	TTL         int64  `json:"ttl,omitempty"` // ms
 	Ephemeral   bool   `json:"ephemeral,omitempty"`
 	TraceParent string `json:"traceparent,omitempty"`
+
+	Urgency notify.Urgency `json:"urgency,omitempty"`
 }
 
 // appendPacked appends a draft as an entry of userKey: a line of JSON, then the
 // message byte for byte.
 func appendPacked(dst []byte, d *notify.Draft) []byte {
-	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent}) // cannot fail
+	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent, d.Urgency}) // cannot fail
 	dst = append(append(dst, h...), '\n')
 	return append(dst, d.Message...)
 }
@@ -61,6 +63,6 @@ func unpack(id, packed string) (Entry, error) {
 	}
 	return Entry{ID: id, At: at, Draft: notify.Draft{
 		UserID: userID, Message: message, Kind: h.Kind, TTL: time.Duration(h.TTL) * time.Millisecond,
-		Ephemeral: h.Ephemeral, TraceParent: h.TraceParent,
+		Ephemeral: h.Ephemeral, TraceParent: h.TraceParent, Urgency: h.Urgency,
 	}}, nil
 }

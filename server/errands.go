@@ -98,7 +98,7 @@ func (st *stream) markRead(upTo notify.ID) {
 // extend takes a fresh JWT of the same user. A connection that a session
 // authenticated ends with its session, whatever tokens it shows.
 func (st *stream) extend(token string) error {
-	p, err := st.s.Tokens.Verify(token)
+	p, err := st.s.Tokens.Verify(st.s.ctx, token)
 	switch {
 	case err != nil:
 		return errors.New("token refused: " + auth.Detail(err))

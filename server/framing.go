@@ -84,7 +84,7 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 		return fasthttp.RequestConfig{}
 	}
 	token, present, err := auth.ParseBearer([]string{string(h.Peek("Authorization"))})
-	_, err = s.Auth.Publisher(auth.Given(token, present, err), auth.ScopePublish)
+	_, err = s.Auth.Publisher(s.ctx, auth.Given(token, present, err), auth.ScopePublish)
 	if err == nil || errors.Is(err, auth.ErrScope) {
 		return fasthttp.RequestConfig{}
 	}

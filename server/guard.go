@@ -16,7 +16,7 @@ import (
 // publisher lets in backends whose API key or JWT has the scope.
 func (s *Server) publisher(scope auth.Scopes) fiber.Handler {
 	return func(c *fiber.Ctx) error {
-		p, err := s.Auth.Publisher(auth.Given(auth.ParseBearer(values(c, "Authorization"))), scope)
+		p, err := s.Auth.Publisher(s.ctx, auth.Given(auth.ParseBearer(values(c, "Authorization"))), scope)
 		if err != nil {
 			return err
 		}

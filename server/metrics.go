@@ -55,6 +55,8 @@ var (
 	descPostponed     = desc("scheduled_postponed_total", "Scheduled notifications that Redis refused to publish and that wait for a minute.")
 	descLate          = desc("scheduled_late_seconds", "How late this node delivered scheduled notifications.")
 	descRefused       = desc("http_refused_total", "Requests answered with an error, by status.", "status")
+	descCache         = desc("cache_total", "What the caches did: hit, stale and miss are answers; wait, load, load_error, redis_error, late and skipped what they took.", "cache", "outcome")
+	descRecipients    = desc("recipients_total", "Notifications by what their recipients wanted; failed_open: delivered because that was not known.", "decision")
 	descPanics        = desc("panics_total", "Panics that were contained.")
 	descLocks         = desc("locks_total", "What became of locks. An acquired one may be counted again as extended, lost or unreleased.", "event")
 	descJanitorRuns   = desc("janitor_runs_total", "Nightly cleanings by this node, and tries that failed.", "result")
@@ -109,6 +111,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descCancelled, sched.Cancelled)
 	count(descPostponed, sched.Failed)
 	ch <- lateness(sched)
+	for name, stats := range c.s.Caches {
+		st := stats()
+		for outcome, n := range map[string]uint64{
+			"hit": st.Hits, "stale": st.Stale, "miss": st.Misses, "wait": st.Waits, "load": st.Loads,
+			"load_error": st.LoadErrors, "redis_error": st.RedisErrors, "late": st.Late, "skipped": st.Skipped,
+		} {
+			count(descCache, n, name, outcome)
+		}
+	}
+	if c.s.Recipients != nil {
+		st := c.s.Recipients.Stats()
+		for decision, n := range map[string]uint64{
+			"muted": st.Muted, "quiet": st.Quiet, "skipped_quiet": st.SkippedQuiet, "wanted": st.Wanted, "failed_open": st.FailedOpen,
+		} {
+			count(descRecipients, n, decision)
+		}
+	}
 	for status, n := range c.s.refused.byStatus() {
 		count(descRefused, n, status)
 	}

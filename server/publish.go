@@ -21,6 +21,7 @@ type receipt struct {
 	ID     notify.ID `json:"id,omitempty"` // none: ephemeral
 	Nodes  *int      `json:"nodes,omitempty"`
 
+	Skipped   string `json:"skipped,omitempty"`   // why the recipient does not get it; neither ID nor Nodes then
 	Scheduled string `json:"scheduled,omitempty"` // with DeliverAt instead of ID and Nodes
 	DeliverAt string `json:"deliverAt,omitempty"`
 
@@ -42,7 +43,7 @@ func (s *Server) notifyOne(c *fiber.Ctx) error {
 		}
 		return err
 	})
-	if err == nil && !r.Many && idem.Key == "" && !r.When.Scheduled() && s.Broker.Admits() {
+	if err == nil && !r.Many && idem.Key == "" && !r.When.Scheduled() && s.Recipients == nil && s.Broker.Admits() {
 		r, err := s.publishLimited(c, &all[0])
 		if err != nil {
 			return err
@@ -89,10 +90,15 @@ func (s *Server) spend(c *fiber.Ctx, cost int, bad error) error {
 	return bad
 }
 
-// publish publishes and marks the answer if it is an earlier one's.
+// publish publishes what its recipients want and marks the answer if it is an
+// earlier one's. What they don't want goes to the broker too, because it is part of
+// the answer that an idempotency key stands for.
 func (s *Server) publish(c *fiber.Ctx, all []notify.Draft, idem broker.Idempotency) ([]broker.Receipt, error) {
 	if len(all) == 0 {
 		return nil, nil
+	}
+	if s.Recipients != nil {
+		s.Recipients.Mark(s.ctx, all)
 	}
 	receipts, replayed, err := s.Broker.Publish(s.ctx, all, idem)
 	if replayed {
@@ -120,6 +126,9 @@ var errUnasked = errors.New("the window's script failed")
 // answerReceipt writes {"ok":true,"id":…,"nodes":…} without reflection: it is
 // the answer to nearly every request.
 func answerReceipt(c *fiber.Ctx, r broker.Receipt) error {
+	if r.Skip != 0 {
+		return answerJSON(c, fiber.StatusOK, published(r))
+	}
 	b := make([]byte, 0, 64)
 	b = append(b, `{"ok":true`...)
 	if r.ID != 0 {
@@ -186,8 +195,14 @@ func drafts(list []notify.Draft, r notify.Request) []notify.Draft {
 	return list
 }
 
-// published is the answer for a notification that was delivered at once.
-func published(r broker.Receipt) receipt { return receipt{OK: true, ID: r.ID, Nodes: &r.Nodes} }
+// published is the answer for a notification that was delivered at once, or that
+// its recipient does not want.
+func published(r broker.Receipt) receipt {
+	if r.Skip != 0 {
+		return receipt{OK: true, Skipped: r.Skip.String()}
+	}
+	return receipt{OK: true, ID: r.ID, Nodes: &r.Nodes}
+}
 
 func allPublished(receipts []broker.Receipt) []receipt {
 	list := make([]receipt, len(receipts))

@@ -16,12 +16,15 @@ import (
 
 	"herald/auth"
 	"herald/broker"
+	"herald/cache"
 	"herald/hub"
 	"herald/idempotent"
 	"herald/janitor"
 	"herald/limiter"
 	"herald/lock"
+	"herald/notify"
 	"herald/presence"
+	"herald/recipients"
 	"herald/redisinfo"
 	"herald/schedule"
 	"herald/sessions"
@@ -29,7 +32,7 @@ import (
 )
 
 // Rooms are the parts of the gateway that the server puts on the network. All
-// are required, unless they say that they may be nil.
+// are required, unless they say that they may be nil; so may Recipients and Caches.
 type Rooms struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
@@ -47,6 +50,16 @@ type Rooms struct {
 	Redis    *redisinfo.Sampler
 	Page     func(demo bool) []byte
 	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
+
+	Recipients Recipients                    // nil: everyone wants everything
+	Caches     map[string]func() cache.Stats // by name, for the metrics
+}
+
+// Recipients marks notifications as their recipients want them: Draft.Skip and
+// Draft.Quiet. It answers in time, whatever it knows.
+type Recipients interface {
+	Mark(ctx context.Context, drafts []notify.Draft)
+	Stats() recipients.Stats
 }
 
 // Options configures a Server. The zero value works.

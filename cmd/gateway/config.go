@@ -13,7 +13,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"herald/auth"
+	"herald/fetch"
 	"herald/limiter"
+	"herald/recipients"
 )
 
 // settings are the flags, and the HERALD_* variables of the same names.
@@ -26,6 +28,13 @@ type settings struct {
 	JWTKeys     string `name:"jwt-keys" placeholder:"KEYS" help:"Keys of JWTs: kid=ALG:secret or kid=ALG:@file.pem, comma-separated. HS256 HS384 HS512 RS256 ES256 EdDSA."`
 	JWTIssuer   string `name:"jwt-issuer" placeholder:"TEXT" help:"What iss must be (default: not checked)."`
 	JWTAudience string `name:"jwt-audience" placeholder:"TEXT" help:"What aud must hold (default: not checked)."`
+
+	JWKSURL string `name:"jwks-url" placeholder:"URL" help:"JSON Web Key Set with further keys of JWTs, RS256 ES256 EdDSA; fetched anew every 5 minutes and when a token names an unknown one."`
+
+	RecipientsURL     string        `name:"recipients-url" placeholder:"URL" help:"What a recipient wants is asked here: https://app.example.com/users/{userId} (default: everyone wants everything)."`
+	RecipientsToken   string        `placeholder:"TEXT" help:"Sent there as Authorization: Bearer (default: none)."`
+	RecipientsTTL     time.Duration `name:"recipients-ttl" default:"60s" help:"How long an answer is good; for a minute more it is used while it is asked for anew."`
+	RecipientsTimeout time.Duration `default:"500ms" help:"How long a publish waits for it; after that it is delivered."`
 
 	AllowedOrigins string `placeholder:"ORIGINS" help:"Sites whose pages may connect, comma-separated, such as https://app.example.com (default: the request's own host)."`
 	TrustedProxies string `placeholder:"CIDRS" help:"Proxies whose X-Forwarded-For and -Proto are believed, comma-separated (default: none)."`
@@ -98,6 +107,10 @@ func (s settings) config() (config, error) {
 		{"HERALD_ADMIN_LISTEN", func() error { return hostPortOrOff(c.AdminListen) }},
 		{"HERALD_API_KEYS", func() (err error) { c.apiKeys, err = auth.ParseAPIKeys(c.APIKeys); return }},
 		{"HERALD_JWT_KEYS", func() (err error) { c.jwtKeys, err = auth.ParseJWTKeys(c.JWTKeys, os.ReadFile); return }},
+		{"HERALD_JWKS_URL", func() error { return jwksURL(c.JWKSURL) }},
+		{"HERALD_RECIPIENTS_URL", func() error { return recipientsURL(c.RecipientsURL) }},
+		{"HERALD_RECIPIENTS_TTL", func() error { return atLeast(c.RecipientsTTL, time.Second) }},
+		{"HERALD_RECIPIENTS_TIMEOUT", func() error { return atLeast(c.RecipientsTimeout, time.Millisecond) }},
 		{"HERALD_ALLOWED_ORIGINS", func() (err error) { c.origins, err = auth.ParseOrigins(c.AllowedOrigins); return }},
 		{"HERALD_TRUSTED_PROXIES", func() (err error) { c.proxies, err = limiter.ParsePrefixes(c.TrustedProxies); return }},
 		{"HERALD_PUBLISH_LIMIT", func() (err error) { c.publish, err = limiter.ParseLimit(c.PublishLimit); return }},
@@ -127,8 +140,8 @@ func (s settings) config() (config, error) {
 
 // requireKeys is for serving: whoever only looks at Redis needs none.
 func (c config) requireKeys() error {
-	if c.apiKeys.Len() == 0 && c.jwtKeys.Len() == 0 {
-		return errors.New("HERALD_API_KEYS: with REDIS_URL set, keys must be configured here or in HERALD_JWT_KEYS")
+	if c.apiKeys.Len() == 0 && c.jwtKeys.Len() == 0 && c.JWKSURL == "" {
+		return errors.New("HERALD_API_KEYS: with REDIS_URL set, keys must be configured here, in HERALD_JWT_KEYS or in HERALD_JWKS_URL")
 	}
 	return nil
 }
@@ -151,6 +164,23 @@ func (o *onOff) Decode(ctx *kong.DecodeContext) error {
 		return fmt.Errorf("must be on or off, not %q", token.Value)
 	}
 	return nil
+}
+
+func jwksURL(s string) error {
+	if s == "" {
+		return nil
+	}
+	return fetch.CheckURL(s)
+}
+
+func recipientsURL(s string) error {
+	if s == "" {
+		return nil
+	}
+	if err := recipients.CheckTemplate(s); err != nil {
+		return err
+	}
+	return fetch.CheckURL(recipients.Address(s, "42"))
 }
 
 func waitReplicas(c config) error {

@@ -47,6 +47,7 @@ type gateway struct {
 	schedule      *schedule.Scheduler
 	sampler       *redisinfo.Sampler
 	foreign       *foreign.Store // nil: sessions are our own
+	remote        *remote
 	server        *server.Server
 	admin         *server.Admin
 	listener      net.Listener
@@ -95,15 +96,10 @@ func (g *gateway) connectRedis() (err error) {
 	if err != nil {
 		return err
 	}
+	g.remote = newRemote(g.commands, g.cfg, g.budget, g.log)
 	g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
-		Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Log: g.log,
+		Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Caches: g.remote.lookups(), Log: g.log,
 	})
-	nodes, err := g.lockClients()
-	if err != nil {
-		return err
-	}
-	// A job's lock is tried for again and again within its last ten seconds.
-	g.locks = lock.New(nodes, lock.Options{Budget: g.budget, ExtendWithin: 10 * time.Second, Log: g.log})
 	return nil
 }
 
@@ -128,6 +124,12 @@ func (g *gateway) refuseEviction() error {
 // wire ties the rooms together; none of them knows another but through here.
 func (g *gateway) wire() (err error) {
 	cfg, log := g.cfg, g.log
+	nodes, err := g.lockClients()
+	if err != nil {
+		return err
+	}
+	// A job's lock is tried for again and again within its last ten seconds.
+	g.locks = lock.New(nodes, lock.Options{Budget: g.budget, ExtendWithin: 10 * time.Second, Log: log})
 	perUser := cfg.MaxConnectionsPerUser
 	if perUser == 0 {
 		perUser = -1
@@ -152,7 +154,7 @@ func (g *gateway) wire() (err error) {
 	if cfg.janitor {
 		g.janitor = g.newJanitor(kept.own)
 	}
-	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience})
+	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKS: g.remote.jwks})
 	g.server, err = server.New(server.Rooms{
 		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
@@ -161,6 +163,7 @@ func (g *gateway) wire() (err error) {
 		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
 		Redis: g.sampler,
 		Page:  web.Page, Asset: web.Asset,
+		Recipients: g.remote.recipients(), Caches: g.remote.stats,
 	}, server.Options{
 		Cookie: cfg.sessions.cookie, SessionCheck: cfg.sessions.check, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
@@ -235,8 +238,9 @@ func (g *gateway) handlers() broker.Handlers {
 		Subscribed: func() {
 			g.repairer.All()
 			g.server.Recheck()
+			g.remote.resubscribed()
 		},
-		Channels: map[string]func(string){sessions.RevokedChannel: g.revoked},
+		Channels: g.remote.channels(map[string]func(string){sessions.RevokedChannel: g.revoked}),
 		Patterns: g.sessionEvents(),
 	}
 }
@@ -259,6 +263,9 @@ func (g *gateway) close() {
 	}
 	if g.hub != nil {
 		g.hub.Close()
+	}
+	if g.remote != nil {
+		g.remote.close()
 	}
 	for _, c := range append(g.voters, g.commands, g.sub) {
 		if c != nil {

@@ -26,6 +26,9 @@ func (g *gateway) deliverDue(ctx context.Context, due []schedule.Due) (published
 		drafts[i] = d.Draft
 		tickets[i] = broker.Ticket{Key: d.Key, Field: d.Field}
 	}
+	if wants := g.remote.recipients(); wants != nil {
+		wants.Mark(ctx, drafts)
+	}
 	receipts, err := g.broker.PublishHeld(ctx, drafts, tickets)
 	for _, r := range receipts {
 		if r.Nodes >= 0 {

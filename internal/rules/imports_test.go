@@ -34,7 +34,7 @@ var (
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo", "janitor"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo", "janitor", "fetch", "recipients"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -51,6 +51,8 @@ var rooms = []struct {
 	{"auth", []string{"notify"}, "who is asking must not depend on what is asked", "sessions"},
 	{"limiter", []string{"notify"}, "a limit counts subjects, whoever they are", "auth"},
 	{"cache", []string{"notify"}, "a pattern of its own, usable without the gateway", "lock"},
+	{"fetch", nil, "a document is got the same way whatever is in it", "cache"},
+	{"recipients", []string{"notify"}, "what recipients want does not depend on where it is kept", "cache"},
 	{"lock", []string{"notify"}, "a pattern of its own, usable without the gateway", "cache"},
 	{"schedule", []string{"notify"}, "what is due is handed to a function, so it can be tested without a broker", "broker"},
 	{"idempotent", nil, "a pattern of its own, usable without the gateway", "notify"},
@@ -94,8 +96,8 @@ var libraryRules = []rule{
 		place(embeddedRedis, "cmd/"), []file{imports("broker/a.go", "github.com/alicebob/miniredis/v2")}},
 	{"Prometheus in one file", "rooms count with plain numbers; one list says what an operator sees",
 		oneFile(metrics), []file{imports("server/a.go", "github.com/prometheus/client_golang/prometheus"), imports("hub/b.go", "github.com/prometheus/client_golang/prometheus")}},
-	{"no Redis client in hub, auth, notify, server and web", "what Redis is asked, and what happens when it is away, is decided in the rooms that own the keys",
-		absent(redisClient, "hub", "auth", "notify", "server", "web"), []file{imports("server/a.go", "github.com/redis/go-redis/v9")}},
+	{"no Redis client in hub, auth, notify, server, web, fetch and recipients", "what Redis is asked, and what happens when it is away, is decided in the rooms that own the keys",
+		absent(redisClient, "hub", "auth", "notify", "server", "web", "fetch", "recipients"), []file{imports("server/a.go", "github.com/redis/go-redis/v9")}},
 	{"the environment is read in cmd only", "everything else is told what it needs, and can be tested with it",
 		environmentIn("cmd", "internal"), []file{{Path: "broker/a.go", Env: []string{"os.Getenv"}}}},
 }

@@ -1,0 +1,223 @@
+package auth
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// published is a key set whose source a test steers.
+type published struct {
+	mu    sync.Mutex
+	text  string    // guarded by mu
+	err   error     // guarded by mu
+	asked []bool    // guarded by mu; for each question whether it was to renew
+	now   time.Time // guarded by mu
+}
+
+func (p *published) source(_ context.Context, renew bool) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, renew)
+	return []byte(p.text), p.err
+}
+
+func (p *published) clock() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+func (p *published) set(text string, err error, later time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text, p.err, p.now = text, err, p.now.Add(later)
+}
+
+func (p *published) wantAsked(t *testing.T, n int) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.asked) != n {
+		t.Errorf("asked %d times, want %d", len(p.asked), n)
+	}
+}
+
+// keySetOf is the set with one public key, which more members describe.
+func keySetOf(t *testing.T, key crypto.PublicKey, more string) string {
+	t.Helper()
+	return `{"keys":[` + jwkOf(t, key, more) + `]}`
+}
+
+func jwkOf(t *testing.T, key any, more string) string {
+	t.Helper()
+	k, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Marshal: jwkset.JWKMarshalOptions{Private: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := k.Marshal()
+	m.ALG = "" // the library fills it in; what is published says it, or not
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(b), "}") + more + "}"
+}
+
+func jwksVerifier(t *testing.T, text, static string) (*published, *Verifier) {
+	p := &published{text: text, now: now}
+	v := NewVerifier(mustKeys(t, static), VerifierOptions{Now: atNow, JWKS: NewJWKS(p.source, JWKSOptions{Now: p.clock})})
+	return p, v
+}
+
+func signed(t *testing.T, method jwt.SigningMethod, key any, kid string) string {
+	t.Helper()
+	return mint(t, method, key, `{"alg":"`+method.Alg()+`","kid":"`+kid+`"}`, claimsOf("42"))
+}
+
+func wantVerify(t *testing.T, v *Verifier, token string, want error) {
+	t.Helper()
+	if _, err := v.Verify(t.Context(), token); !errors.Is(err, want) {
+		t.Errorf("%v, want %v", err, want)
+	}
+}
+
+// Which published keys may verify what.
+func TestKeySetKeys(t *testing.T) {
+	k := asymmetric()
+	for name, row := range map[string]struct {
+		key    any
+		more   string
+		method jwt.SigningMethod
+		signer any
+		ok     bool
+	}{
+		"RSA":                   {k.rsa.Public(), `,"kid":"k"`, jwt.SigningMethodRS256, k.rsa, true},
+		"RSA, named":            {k.rsa.Public(), `,"kid":"k","alg":"RS256","use":"sig"`, jwt.SigningMethodRS256, k.rsa, true},
+		"P-256":                 {k.p256.Public(), `,"kid":"k","key_ops":["verify"]`, jwt.SigningMethodES256, k.p256, true},
+		"Ed25519":               {k.ed.Public(), `,"kid":"k"`, jwt.SigningMethodEdDSA, k.ed, true},
+		"not this algorithm":    {k.rsa.Public(), `,"kid":"k"`, jwt.SigningMethodRS512, k.rsa, false},
+		"algorithm not allowed": {k.rsa.Public(), `,"kid":"k","alg":"RS512"`, jwt.SigningMethodRS512, k.rsa, false},
+		"another's algorithm":   {k.rsa.Public(), `,"kid":"k","alg":"ES256"`, jwt.SigningMethodRS256, k.rsa, false},
+		"encryption":            {k.rsa.Public(), `,"kid":"k","use":"enc"`, jwt.SigningMethodRS256, k.rsa, false},
+		"other operations":      {k.rsa.Public(), `,"kid":"k","key_ops":["encrypt"]`, jwt.SigningMethodRS256, k.rsa, false},
+		"weak RSA":              {k.rsa1024.Public(), `,"kid":"k"`, jwt.SigningMethodRS256, k.rsa1024, false},
+		"P-384":                 {k.p384.Public(), `,"kid":"k"`, jwt.SigningMethodES384, k.p384, false},
+		"private":               {k.ed, `,"kid":"k"`, jwt.SigningMethodEdDSA, k.ed, false},
+		"no key id":             {k.ed.Public(), ``, jwt.SigningMethodEdDSA, k.ed, false},
+		"symmetric":             {[]byte(secretA), `,"kid":"k","alg":"HS256"`, jwt.SigningMethodHS256, []byte(secretA), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := keySetOf(t, row.key, row.more)
+			if err := CheckKeySet([]byte(text)); (err == nil) != row.ok && row.method != jwt.SigningMethod(jwt.SigningMethodRS512) {
+				t.Errorf("the set: %v", err)
+			}
+			// Beside a good one, so that it is the key that is refused and not the set.
+			text = strings.TrimSuffix(text, "]}") + "," + jwkOf(t, k.ed.Public(), `,"kid":"good"`) + "]}"
+			_, v := jwksVerifier(t, text, "")
+			want := error(ErrCredentials)
+			if row.ok {
+				want = nil
+			}
+			wantVerify(t, v, signed(t, row.method, row.signer, "k"), want)
+			wantVerify(t, v, signed(t, jwt.SigningMethodEdDSA, k.ed, "good"), nil)
+		})
+	}
+}
+
+func TestKeySetsThatAreNone(t *testing.T) {
+	for _, text := range []string{"", "<html>", "[]", `{}`, `{"keys":[]}`, `{"keys":[1]}`, `{"keys":[{"kty":"RSA"}]}`} {
+		if err := CheckKeySet([]byte(text)); err == nil {
+			t.Errorf("%q passes", text)
+		}
+	}
+}
+
+func TestStaticKeysComeFirst(t *testing.T) {
+	p, v := jwksVerifier(t, keySetOf(t, asymmetric().ed.Public(), `,"kid":"a"`), "a=HS256:"+secretA)
+	wantVerify(t, v, hs256(t, claimsOf("42")), nil)
+	wantVerify(t, v, signed(t, jwt.SigningMethodEdDSA, asymmetric().ed, "a"), ErrCredentials)
+	wantVerify(t, v, mint(t, jwt.SigningMethodHS256, []byte(secretA), `{"alg":"HS256"}`, claimsOf("42")), ErrCredentials) // whose key is it?
+	wantVerify(t, v, signed(t, jwt.SigningMethodEdDSA, asymmetric().ed, strings.Repeat("k", 129)), ErrCredentials)
+	p.wantAsked(t, 0)
+}
+
+func TestRotation(t *testing.T) {
+	k := asymmetric()
+	p, v := jwksVerifier(t, keySetOf(t, k.ed.Public(), `,"kid":"old"`), "")
+	old, fresh := signed(t, jwt.SigningMethodEdDSA, k.ed, "old"), signed(t, jwt.SigningMethodRS256, k.rsa, "new")
+	for range 3 {
+		wantVerify(t, v, old, nil)
+	}
+	p.wantAsked(t, 1)
+	for range 3 { // an unknown key id has it asked for again, once
+		wantVerify(t, v, fresh, ErrCredentials)
+	}
+	p.wantAsked(t, 2)
+	p.set(keySetOf(t, k.rsa.Public(), `,"kid":"new"`), nil, 10*time.Second-1)
+	wantVerify(t, v, fresh, ErrCredentials)
+	p.wantAsked(t, 2)
+	p.set(p.text, nil, 1)
+	wantVerify(t, v, fresh, nil)
+	wantVerify(t, v, old, ErrCredentials)
+	p.wantAsked(t, 3)
+	if p.asked[0] || !p.asked[1] || !p.asked[2] {
+		t.Errorf("to renew: %v", p.asked)
+	}
+	// A key that is withdrawn goes without anybody showing a new one.
+	p.set(keySetOf(t, k.ed.Public(), `,"kid":"old"`), nil, time.Minute)
+	wantVerify(t, v, fresh, ErrCredentials)
+	wantVerify(t, v, old, nil)
+}
+
+func TestKeySetSourceFails(t *testing.T) {
+	k := asymmetric()
+	good, broken := keySetOf(t, k.ed.Public(), `,"kid":"k"`), errors.New("issuer is away")
+	p, v := jwksVerifier(t, "", "")
+	p.set("", broken, 0)
+	token := signed(t, jwt.SigningMethodEdDSA, k.ed, "k")
+	for range 3 {
+		wantVerify(t, v, token, ErrUnavailable)
+	}
+	p.wantAsked(t, 1)
+	p.set("<html>", nil, time.Second)
+	wantVerify(t, v, token, ErrUnavailable)
+	p.set(good, nil, time.Second)
+	wantVerify(t, v, token, nil)
+
+	p.set("<html>", nil, time.Minute) // what is no key set replaces none
+	wantVerify(t, v, token, nil)
+	p.set("", broken, 58*time.Minute)
+	wantVerify(t, v, token, nil)
+	unknown := signed(t, jwt.SigningMethodEdDSA, k.ed, "other")
+	for range 2 { // nobody can say
+		wantVerify(t, v, unknown, ErrUnavailable)
+	}
+	p.set("", broken, time.Minute)
+	wantVerify(t, v, token, ErrUnavailable)
+	if Challenge(errNoKeySet) != "" {
+		t.Error("a challenge for what is no one's fault")
+	}
+}
+
+// Many at once wait for one question.
+func TestKeySetConcurrently(t *testing.T) {
+	k := asymmetric()
+	p, v := jwksVerifier(t, keySetOf(t, k.ed.Public(), `,"kid":"k"`), "")
+	token, unknown := signed(t, jwt.SigningMethodEdDSA, k.ed, "k"), signed(t, jwt.SigningMethodEdDSA, k.ed, "other")
+	var group sync.WaitGroup
+	for range 50 {
+		group.Go(func() { wantVerify(t, v, token, nil) })
+		group.Go(func() { wantVerify(t, v, unknown, ErrCredentials) })
+	}
+	group.Wait()
+	p.wantAsked(t, 2)
+}

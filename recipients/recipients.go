@@ -1,0 +1,163 @@
+// Package recipients asks a backend what the recipients of notifications want,
+// and marks the notifications accordingly: muted kinds are skipped, in quiet hours
+// nothing is announced. The answers are cached; whoever cannot be asked about in
+// time gets everything (fail open).
+package recipients
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"herald/notify"
+)
+
+// ErrNotFound is what a Lookup returns, possibly wrapped, if the backend knows no
+// such user: then there are no preferences.
+var ErrNotFound = errors.New("no preferences")
+
+// Lookup returns a user's preferences. It must return when ctx ends.
+type Lookup func(ctx context.Context, userID string) (Preferences, error)
+
+// Options of a Directory. The zero value works.
+type Options struct {
+	// Timeout is the longest that a publish waits for all its recipients'
+	// preferences together. Default 500 ms.
+	Timeout time.Duration
+	// Most is how many lookups of one publish run at once. Default 16.
+	Most int
+	// Now is the clock that quiet hours are compared with. Default time.Now.
+	Now func() time.Time
+	// Log gets a warning when preferences are not known, at most one a second.
+	// Default: discarded.
+	Log *slog.Logger
+}
+
+// Directory knows what recipients want. It is safe for concurrent use.
+type Directory struct {
+	// Static after construction.
+	lookup Lookup
+	o      Options
+
+	muted, quiet, skippedQuiet, wanted, failedOpen atomic.Uint64
+	warned                                         atomic.Int64 // Unix ns of the last warning
+}
+
+// New returns a Directory that looks preferences up with lookup.
+func New(lookup Lookup, o Options) *Directory {
+	if o.Timeout <= 0 {
+		o.Timeout = 500 * time.Millisecond
+	}
+	if o.Most <= 0 {
+		o.Most = 16
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Directory{lookup: lookup, o: o}
+}
+
+// Stats counts notifications; each is in exactly one of the five.
+type Stats struct {
+	Muted        uint64 // skipped
+	Quiet        uint64 // stored without being announced
+	SkippedQuiet uint64 // ephemeral ones in quiet hours
+	Wanted       uint64 // as published
+	FailedOpen   uint64 // as published, because preferences were not known in time
+}
+
+// Stats returns the counts so far.
+func (d *Directory) Stats() Stats {
+	return Stats{
+		Muted: d.muted.Load(), Quiet: d.quiet.Load(), SkippedQuiet: d.skippedQuiet.Load(),
+		Wanted: d.wanted.Load(), FailedOpen: d.failedOpen.Load(),
+	}
+}
+
+// Mark sets Skip and Quiet of drafts as their recipients want. It returns within
+// Options.Timeout: a draft whose recipient's preferences are not known by then, or
+// cannot be had, is left as it is.
+func (d *Directory) Mark(ctx context.Context, drafts []notify.Draft) {
+	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
+	defer cancel()
+	of := make(map[string][]*notify.Draft, len(drafts))
+	users := make(chan string, len(drafts)) // each user once
+	for i := range drafts {
+		user := drafts[i].UserID
+		if of[user] == nil {
+			users <- user
+		}
+		of[user] = append(of[user], &drafts[i])
+	}
+	close(users)
+	var group sync.WaitGroup
+	for range min(len(of), d.o.Most) - 1 {
+		group.Go(func() { d.markAll(ctx, users, of) })
+	}
+	d.markAll(ctx, users, of)
+	group.Wait()
+}
+
+func (d *Directory) markAll(ctx context.Context, users <-chan string, of map[string][]*notify.Draft) {
+	for user := range users {
+		p, err := d.lookup(ctx, user)
+		if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		for _, draft := range of[user] {
+			d.mark(draft, p, err)
+		}
+	}
+}
+
+func (d *Directory) mark(draft *notify.Draft, p Preferences, err error) {
+	if err == nil {
+		err = p.mark(draft, d.o.Now())
+	}
+	switch {
+	case err != nil:
+		d.failedOpen.Add(1)
+		d.warn(err)
+	case draft.Skip == notify.SkipMuted:
+		d.muted.Add(1)
+	case draft.Skip == notify.SkipQuiet:
+		d.skippedQuiet.Add(1)
+	case draft.Quiet:
+		d.quiet.Add(1)
+	default:
+		d.wanted.Add(1)
+	}
+}
+
+func (d *Directory) warn(err error) {
+	now, last := time.Now().UnixNano(), d.warned.Load()
+	if now-last > int64(time.Second) && d.warned.CompareAndSwap(last, now) {
+		d.o.Log.Warn("preferences not known, delivering", "error", err, "total", d.failedOpen.Load())
+	}
+}
+
+const placeholder = "{userId}"
+
+// CheckTemplate refuses a URL template that does not name the user exactly once, in
+// its path or query. The rest of it is for whoever fetches to check.
+func CheckTemplate(template string) error {
+	before, _, _ := strings.Cut(template, placeholder)
+	_, path, slashes := strings.Cut(before, "://")
+	if strings.Count(template, placeholder) != 1 || !slashes || !strings.Contains(path, "/") {
+		return errors.New("must name " + placeholder + " once, behind the host")
+	}
+	return nil
+}
+
+// Address is the template's URL for a user.
+func Address(template, userID string) string {
+	return strings.Replace(template, placeholder, url.PathEscape(userID), 1)
+}
