@@ -11,8 +11,9 @@ import (
 )
 
 // sessionWatch looks sessions up again for sockets that are open: when they
-// seem to have expired (another request may have extended them since) and when
-// revocations may have been missed. One goroutine, many sessions a round trip;
+// seem to have expired (another request may have extended them since), when
+// revocations may have been missed and, if they are another program's, again and
+// again. One goroutine, many sessions a round trip;
 // while Redis is away the sockets stay open and the question stays asked.
 type sessionWatch struct {
 	expiries expiries

@@ -52,7 +52,7 @@ func (s sessionSettings) sessionConfig(c config) (sessionConfig, error) {
 	for _, k := range []struct {
 		setting string
 		given   bool
-		fits    string // what it is for; "" if it fits
+		only    string // with what alone it makes sense; "" if it does
 		check   func() error
 	}{
 		{"HERALD_SESSION_FORMAT", true, unless(own || !c.embedded, "with REDIS_URL: nobody else writes sessions to the embedded Redis"), nil},
@@ -69,8 +69,8 @@ func (s sessionSettings) sessionConfig(c config) (sessionConfig, error) {
 		if !k.given {
 			continue
 		}
-		if k.fits != "" {
-			return sessionConfig{}, fmt.Errorf("%s: makes sense only %s", k.setting, k.fits)
+		if k.only != "" {
+			return sessionConfig{}, fmt.Errorf("%s: makes sense only %s", k.setting, k.only)
 		}
 		if k.check != nil {
 			if err := k.check(); err != nil {
