@@ -24,7 +24,7 @@ import (
 type batches struct {
 	mu    sync.Mutex
 	calls int        // guarded by mu: in flight
-	busy  bool       // guarded by mu: the latest of them is of several publishes
+	busy  bool       // guarded by mu: one of them is of what stood in line; there is one such at a time, so that the line keeps its order
 	line  []*pending // guarded by mu
 }
 
@@ -45,6 +45,7 @@ type pending struct {
 	turn     chan struct{} // never closed; at most one send: decided, or told to lead
 
 	batch []*pending // written before turn: the batch to lead, itself last
+	lined bool       // written before turn: the batch stood in line
 
 	// Written by the batch's leader, before turn.
 	receipt   Receipt
@@ -100,23 +101,24 @@ func (q *batches) enter(p *pending) (queued bool) {
 	return true
 }
 
-// pass ends a leader's call: the next batch gets its leader.
-func (q *batches) pass() {
+// pass ends a leader's call, and gives what waits a leader unless it has one.
+func (q *batches) pass(ended *pending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := nextBatch(q.line)
-	if n == 0 {
-		q.calls--
-		q.busy = q.busy && q.calls > 0
+	q.calls--
+	q.busy = q.busy && !ended.lined
+	if q.busy || len(q.line) == 0 {
 		return
 	}
-	q.busy = n > 1
+	n := nextBatch(q.line)
 	batch := q.line[:n:n]
 	if q.line = q.line[n:]; len(q.line) == 0 {
 		q.line = nil
 	}
+	q.calls++
+	q.busy = true
 	leader := batch[n-1]
-	leader.batch = batch
+	leader.batch, leader.lined = batch, true
 	leader.turn <- struct{}{}
 }
 
@@ -135,8 +137,8 @@ func nextBatch(line []*pending) int {
 func (b *Broker) lead(ctx context.Context, batch []*pending) {
 	err := unavailable("publish", errPanicked)
 	defer func() {
-		b.batches.pass()
 		self := batch[len(batch)-1]
+		b.batches.pass(self)
 		for _, p := range batch {
 			if err != nil {
 				p.err = err
@@ -208,5 +210,5 @@ func admission(n [4]int64) Admission {
 
 var (
 	errPanicked = errors.New("the Redis client panicked")
-	errRefused  = errors.New("Redis refused to store it")
+	errRefused  = errors.New("it was refused by Redis")
 )
