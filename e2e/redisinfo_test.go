@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +17,14 @@ type redisHealth struct {
 	SubscriberBufferBytes                        *int64
 	SlowCommands                                 int64
 	NotPermitted                                 []string
-	Warnings                                     []struct{ Check, Level, Advice string }
+	Warnings                                     []finding
+}
+
+type finding struct{ Check, Level, Advice string }
+
+// warnings leaves out what a busy machine earns: a long round trip, slow commands.
+func (h redisHealth) warnings() []finding {
+	return slices.DeleteFunc(slices.Clone(h.Warnings), func(f finding) bool { return f.Check == "round trip" || f.Check == "slow log" })
 }
 
 func healthOfRedis(t *testing.T, g *gatewaytest.Gateway) (h redisHealth) {
@@ -42,18 +50,23 @@ func TestRedisInHealthAndMetrics(t *testing.T) {
 	if h.Version == "" || h.UsedMemory == "" || h.UsedMemoryBytes == 0 || h.MaxMemoryPolicy != "allkeys-lru" || h.ConnectedClients < 2 || h.SubscriberBufferBytes == nil {
 		t.Errorf("%+v", h)
 	}
-	if len(h.Warnings) == 0 || h.Warnings[0].Check != "memory policy" || h.Warnings[0].Level != "fail" || h.Warnings[0].Advice == "" {
-		t.Errorf("warnings %+v", h.Warnings)
+	if w := h.warnings(); len(w) == 0 || w[0].Check != "memory policy" || w[0].Level != "fail" || w[0].Advice == "" {
+		t.Errorf("warnings %+v", w)
 	}
 	if err := rdb.Do(t.Context(), "DEBUG", "SLEEP", "0.02").Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the slow command is counted", func() bool { return healthOfRedis(t, g).SlowCommands == 1 })
-	if n := strings.Count(g.Log(), `"msg":"slow Redis command"`); n != 1 {
+	// A busy machine has more of them, of its own making.
+	slept := func() int { return strings.Count(g.Log(), `"command":"DEBUG`) }
+	eventually(t, "the slow command is logged", func() bool { return healthOfRedis(t, g).SlowCommands >= 1 && slept() > 0 })
+	if n := slept(); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
+	if g.Metric("herald_redis_slowlog_entries_total") < 1 {
+		t.Error("the slow command is not counted")
+	}
 	for series, want := range map[string]float64{
-		"herald_redis_up": 1, "herald_redis_slowlog_entries_total": 1, "herald_redis_aof_enabled": 0, "herald_redis_persistence_ok": 1,
+		"herald_redis_up": 1, "herald_redis_aof_enabled": 0, "herald_redis_persistence_ok": 1,
 		"herald_redis_primary": 1, "herald_redis_replicas": 0, "herald_redis_subscriber_buffer_bytes": 0, "herald_redis_maxmemory_bytes": 0,
 		`herald_redis_subscriber_buffer_limit_bytes{limit="hard"}`: 32 << 20, `herald_redis_finding{check="memory policy"}`: 3,
 	} {
@@ -95,7 +108,7 @@ func TestRedisThatTellsNothing(t *testing.T) {
 	s := connectAs(t, g, "alice")
 	g.Publish("alice", "1")
 	s.expect(t, "notification")
-	if h := healthOfRedis(t, g); strings.Join(h.NotPermitted, ", ") != "INFO, CONFIG GET, SLOWLOG GET, CLIENT LIST" || len(h.Warnings) != 0 || h.UsedMemory != "" {
+	if h := healthOfRedis(t, g); strings.Join(h.NotPermitted, ", ") != "INFO, CONFIG GET, SLOWLOG GET, CLIENT LIST" || len(h.warnings()) != 0 || h.UsedMemory != "" {
 		t.Errorf("%+v", h)
 	}
 	if a := g.Admin("/metrics"); a.Status != 200 || strings.Contains(a.Body, "herald_redis_used_memory_bytes") {
@@ -107,7 +120,7 @@ func TestRedisThatTellsNothing(t *testing.T) {
 func TestEmbeddedRedisInHealth(t *testing.T) {
 	t.Parallel()
 	g := gatewaytest.Start(t)
-	if h := healthOfRedis(t, g); h.UsedMemory != "" || len(h.Warnings) != 0 {
+	if h := healthOfRedis(t, g); h.UsedMemory != "" || len(h.warnings()) != 0 {
 		t.Errorf("%+v", h)
 	}
 	if g.Metric("herald_redis_up") != 1 {
