@@ -13,6 +13,7 @@ REQUIRE_TOOLS ?= 1
 TIMEOUT  ?= 10m
 FUZZTIME ?= 30s
 BENCH    ?= .
+BENCHTIME ?= 200ms
 # Of each benchmark: benchstat needs six to tell a difference from noise.
 COUNT    ?= 6
 BASELINE := bench/baseline.txt
@@ -58,7 +59,7 @@ bench-baseline: deps ## store what `make bench` compares with; on a quiet machin
 # A benchmark that fails is told apart from tee's success by its last line.
 define benchmarks
 @{ echo "# $$(uname -srm), $$(nproc) cores, $$(awk '/^MemTotal/ { printf "%.1f GiB", $$2 / 1048576 }' /proc/meminfo), $$(go env GOVERSION), $$(date -u +%F)"; \
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) -timeout 2h ./... || echo FAILED; } | grep -v 'no test files' | tee $(1)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime=$(BENCHTIME) -count=$(COUNT) -timeout 2h ./... || echo FAILED; } | grep -v 'no test files' | tee $(1)
 @[ "$$(tail -n 1 $(1))" != FAILED ]
 endef
 
