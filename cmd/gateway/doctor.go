@@ -128,7 +128,7 @@ func examineKeys(cfg config) redisinfo.Finding {
 	f := redisinfo.Finding{Name: "keys", Text: fmt.Sprintf("%d for backends (HERALD_API_KEYS), %d for JWTs (HERALD_JWT_KEYS)", cfg.apiKeys.Len(), cfg.jwtKeys.Len())}
 	if cfg.requireKeys() != nil {
 		f.Level = redisinfo.Warn // the doctor may be asked where the secrets are not
-		f.Advice = "set HERALD_API_KEYS or HERALD_JWT_KEYS: without either the gateway does not start"
+		f.Advice = "set HERALD_API_KEYS, HERALD_JWT_KEYS or HERALD_JWKS_URL: without any the gateway does not start"
 	}
 	return f
 }

@@ -36,7 +36,9 @@ func lockURLs(s string) ([]string, error) {
 // lockClients are the Redis that vote on locks.
 func (g *gateway) lockClients() ([]redis.UniversalClient, error) {
 	if len(g.cfg.lockURLs) == 0 {
-		g.log.Info("locks are on the main Redis alone (HERALD_LOCK_REDIS_URLS is not set)")
+		if !g.cfg.embedded { // of which there is one anyway
+			g.log.Info("locks are on the main Redis alone (HERALD_LOCK_REDIS_URLS is not set)")
+		}
 		return []redis.UniversalClient{g.commands}, nil
 	}
 	var nodes []redis.UniversalClient
