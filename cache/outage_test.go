@@ -71,3 +71,21 @@ func TestRedisOutOfMemory(t *testing.T) {
 	want(t, c, "k", newSource(always("other", nil)), "v", nil)
 	want(t, c, "new", newSource(always("n", nil)), "n", nil)
 }
+
+// What README.md says of a cache while Redis is away, with the defaults.
+func TestWhileRedisIsAway(t *testing.T) {
+	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			rdb := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+			defer rdb.Close()
+			c := New(rdb, "test", Options[string]{})
+			defer c.Close()
+			want(t, c, "before", newSource(always("v", nil)), "v", nil)
+			away(server)
+			began := time.Now()
+			want(t, c, "k", newSource(always("v", nil)), "v", nil)
+			t.Logf("%s: loaded by itself after %v", name, time.Since(began).Round(100*time.Microsecond))
+		})
+	}
+}

@@ -333,3 +333,27 @@ func TestFailedReleaseIsLoggedAndLeftToTheTTL(t *testing.T) {
 		}
 	}
 }
+
+// What README.md says of locks while a majority is away, with the defaults.
+func TestWhileRedisIsAway(t *testing.T) {
+	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
+		t.Run(name, func(t *testing.T) {
+			all := servers(t, 3)
+			l := locker(t, addrs(all), Options{})
+			token(t, l, "r")
+			away(all[0])
+			away(all[1])
+			work := func(context.Context, Token) error { t.Error("there is no quorum"); return nil }
+			began := time.Now()
+			if err := l.WithLock(t.Context(), "r", ttl, work); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("WithLock: %v", err)
+			}
+			tried := time.Since(began)
+			began = time.Now()
+			if ran, err := l.Once(t.Context(), "job", time.Hour, work); ran || !errors.Is(err, ErrUnavailable) {
+				t.Errorf("Once: %v, %v", ran, err)
+			}
+			t.Logf("%s: WithLock refused after %v, Once after %v", name, tried.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
