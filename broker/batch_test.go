@@ -227,3 +227,17 @@ func TestPublishAdmitted(t *testing.T) {
 		}
 	})
 }
+
+// A script that runs at the very end of its publisher's patience would store what
+// is answered with 503 before its own answer arrives.
+func TestDeadlineLeavesTimeForTheAnswer(t *testing.T) {
+	b := New(nil, Options{})
+	until := b.start.Add(300 * time.Millisecond)
+	if n := b.deadline(until); n != int64(notify.MaxID) {
+		t.Errorf("without Redis's time: %d", n)
+	}
+	b.offset.Store(1000)
+	if n := b.deadline(until); n != 1000+300-answerTime.Milliseconds() {
+		t.Errorf("deadline %d", n)
+	}
+}

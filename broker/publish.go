@@ -226,15 +226,20 @@ func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) (string, 
 // errReplicas: stored and announced, but not yet safe.
 var errReplicas = errors.New("too few replicas")
 
-// deadline is until by Redis's clock, in ms: a publish that comes later is
-// refused. Without any knowledge of Redis's clock there is none.
+// deadline is until by Redis's clock, in ms, less what an answer may take: a
+// publish that comes later is refused, and one that comes just in time is still
+// told so. Without any knowledge of Redis's clock there is none.
 func (b *Broker) deadline(until time.Time) int64 {
 	offset := b.offset.Load()
 	if offset == 0 {
 		return int64(notify.MaxID)
 	}
-	return offset + until.Sub(b.start).Milliseconds()
+	back := min(answerTime, b.o.Budget/8)
+	return offset + until.Add(-back).Sub(b.start).Milliseconds()
 }
+
+// answerTime is more than an answer takes unless something is wrong.
+const answerTime = 25 * time.Millisecond
 
 // learnTime notes Redis's time, taken while a call that began at sent was under
 // way: as of now it is later by at most the length of the call, so deadlines err
