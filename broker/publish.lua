@@ -28,10 +28,10 @@
 -- Returns "<verdict> <time in ms> <id> <receivers> <id> <receivers> …"; id 0 for
 -- an ephemeral one, -1 for one that could not be stored, -2 for one that was not
 -- admitted; receivers -1 for one that was left out, below that for one that was
--- skipped. Verdicts: 'stored', 'replay'
--- (the first answer again, its time included), 'mismatch' (same key, another
--- request), 'late'. Where admit was asked, four numbers for each notification
--- follow: the clock and its three, or four zeros if there was no answer.
+-- skipped. Verdicts: 'stored', 'replay' (the first answer again, its time
+-- included), 'mismatch' (same key, another request), 'late'. Where admit was asked,
+-- four numbers for each notification follow: the clock and its three, or four
+-- zeros if there was no answer.
 local call = redis.call
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

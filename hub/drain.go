@@ -30,7 +30,7 @@ func (h *Hub) Drain(ctx context.Context, within time.Duration) {
 	case <-ctx.Done():
 	}
 	for _, s := range h.all() {
-		s.abort()
+		s.End()
 	}
 }
 

@@ -32,38 +32,13 @@ const (
 // batch is messages of one kind, all stored or none, as they are sent.
 type batch struct {
 	messages []notify.Message
-	joined   [2]struct {
-		wire  Wire
-		bytes []byte
-	}
+	joined   encodings
 }
 
 func (b *batch) stored() bool { return b.messages[0].ID != 0 }
 
 // of returns all messages of the batch as one piece.
-func (b *batch) of(w Wire) []byte {
-	for i := range b.joined {
-		j := &b.joined[i]
-		if j.wire == nil {
-			j.wire, j.bytes = w, join(w, b.messages)
-		}
-		if j.wire == w {
-			return j.bytes
-		}
-	}
-	return join(w, b.messages)
-}
-
-func join(w Wire, messages []notify.Message) []byte {
-	if len(messages) == 1 {
-		return w.Encode(messages[0])
-	}
-	var p []byte
-	for _, m := range messages {
-		p = append(p, w.Encode(m)...)
-	}
-	return p
-}
+func (b *batch) of(w Wire) []byte { return b.joined.of(w, b.messages...) }
 
 // fansLocked reports whether what is sent to u has to go through a fanout.
 func (h *Hub) fansLocked(u *user) bool { return u.fan != nil || len(u.sockets) >= h.fanMin }

@@ -124,7 +124,7 @@ func New(o Options) *Hub {
 func (h *Hub) Close() {
 	h.draining.Store(true)
 	for _, s := range h.all() {
-		s.abort()
+		s.End()
 	}
 	h.wheel.stop()
 	h.fans.Wait()
@@ -225,22 +225,34 @@ func (h *Hub) sendEphemeralLocked(u *user, m notify.Message) {
 	}
 }
 
-// encodings keeps a message's bytes for the wires it was needed on.
+// encodings keeps the bytes of messages for the wires they were needed on: those
+// of one message, or of several as one piece.
 type encodings [2]struct {
 	wire  Wire
 	bytes []byte
 }
 
-func (e *encodings) of(w Wire, m notify.Message) []byte {
+func (e *encodings) of(w Wire, messages ...notify.Message) []byte {
 	for i := range e {
 		if e[i].wire == nil {
-			e[i].wire, e[i].bytes = w, w.Encode(m)
+			e[i].wire, e[i].bytes = w, join(w, messages)
 		}
 		if e[i].wire == w {
 			return e[i].bytes
 		}
 	}
-	return w.Encode(m)
+	return join(w, messages)
+}
+
+func join(w Wire, messages []notify.Message) []byte {
+	if len(messages) == 1 {
+		return w.Encode(messages[0])
+	}
+	var p []byte
+	for _, m := range messages {
+		p = append(p, w.Encode(m)...)
+	}
+	return p
 }
 
 // Position returns the id up to which every live socket of the user has been

@@ -53,7 +53,7 @@ func (h *Hub) add(s *Socket, authenticated time.Time) error {
 // Leave takes s out of its user's sockets and ends its transport. It may be
 // called more than once and for a socket that never joined.
 func (h *Hub) Leave(s *Socket) {
-	s.abort()
+	s.End()
 	if !h.remove(s) {
 		return
 	}

@@ -326,10 +326,7 @@ func (s *Socket) Ended() bool {
 }
 
 // End ends the connection at once, without a goodbye.
-func (s *Socket) End() { s.abort() }
-
-// abort ends the connection at once.
-func (s *Socket) abort() {
+func (s *Socket) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endLocked()
@@ -354,16 +351,16 @@ func (s *Socket) tick(now time.Time) time.Time {
 		if at := time.Unix(0, by); now.Before(at) {
 			return at
 		}
-		s.abort()
+		s.End()
 		return time.Time{}
 	}
 	if s.dead(now.Add(-s.patience())) {
 		s.hub.stats.dead.Add(1)
-		s.abort()
+		s.End()
 		return time.Time{}
 	}
 	if due := s.due.Load(); due != 0 && now.UnixNano() >= due {
-		s.abort()
+		s.End()
 		return time.Time{}
 	}
 	if expires := s.Expiry(); !expires.IsZero() && !now.Before(expires) {
