@@ -18,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/childtest"
 	"herald/internal/redistest"
 )
 
@@ -148,20 +149,8 @@ func startHelper(t *testing.T, server *redistest.Server, env ...string) *helper 
 	for _, name := range env {
 		cmd.Env = append(cmd.Env, helperVariable+name+"=1")
 	}
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	h := &helper{t: t, cmd: cmd, in: in, lines: bufio.NewScanner(out)}
+	in, lines := childtest.Start(t, cmd)
+	h := &helper{t: t, cmd: cmd, in: in, lines: lines}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	if !h.lines.Scan() || h.lines.Text() != "ready" {
 		t.Fatalf("the helper says %q, %v", h.lines.Text(), h.lines.Err())

@@ -1,18 +1,16 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"herald/internal/childtest"
 	"herald/internal/gatewaytest"
 	"herald/internal/redistest"
 )
@@ -33,19 +31,7 @@ func startExpress(t *testing.T, r *redistest.Server, secrets ...string) *express
 		t.Fatal(nodeErr)
 	}
 	cmd := exec.Command("node", append([]string{"node/express.mjs", r.URL()}, secrets...)...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, lines := childtest.Start(t, cmd)
 	t.Cleanup(func() {
 		_ = in.Close()
 		if err := cmd.Wait(); err != nil {
@@ -53,9 +39,8 @@ func startExpress(t *testing.T, r *redistest.Server, secrets ...string) *express
 		}
 	})
 	var told struct{ Port int }
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err != nil || json.Unmarshal(line, &told) != nil {
-		t.Fatalf("the Express app does not listen: %s, %v", line, err)
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &told) != nil {
+		t.Fatalf("the Express app does not listen: %s, %v", lines.Bytes(), lines.Err())
 	}
 	return &expressApp{t, "http://127.0.0.1:" + strconv.Itoa(told.Port)}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/childtest"
 	"herald/internal/redistest"
 )
 
@@ -81,20 +82,8 @@ func startProcessor(t *testing.T, addr string) *processor {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), processorAt+"="+addr)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &processor{t: t, cmd: cmd, in: in, lines: bufio.NewScanner(out)}
+	in, lines := childtest.Start(t, cmd)
+	p := &processor{t: t, cmd: cmd, in: in, lines: lines}
 	t.Cleanup(p.kill)
 	return p
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/childtest"
 	"herald/internal/redistest"
 )
 
@@ -39,18 +40,7 @@ func start(t *testing.T, act, protected string, nodes []string) *actor {
 	a := &actor{t: t, cmd: exec.Command(self)}
 	a.cmd.Env = append(os.Environ(), actVariable+"="+act, stageVariable+"="+protected+" "+strings.Join(nodes, " "))
 	a.cmd.Stderr = t.Output()
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if a.in, err = a.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := a.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.told = bufio.NewScanner(out)
-	if err := a.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	a.in, a.told = childtest.Start(t, a.cmd)
 	t.Cleanup(func() {
 		_ = a.cmd.Process.Signal(syscall.SIGCONT)
 		_ = a.cmd.Process.Kill()
