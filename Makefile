@@ -25,8 +25,9 @@ test: deps lint race ## install what is missing, lint, run every test
 
 # -count=1: results depend on programs that the test cache does not see. -p 1: the
 # tests of several packages start many processes each, and one at a time is enough.
-race: ## every test under the race detector
+race: ## every test under the race detector, and without it what is other code then
 	go build -race ./...
+	go test -count=1 -timeout $(TIMEOUT) ./rawio ./server
 	REQUIRE_TOOLS=$(REQUIRE_TOOLS) scripts/gotest.sh -race -count=1 -p 1 -timeout $(TIMEOUT) ./...
 
 lint: ## gofmt, go vet, staticcheck, govulncheck

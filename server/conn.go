@@ -3,8 +3,10 @@ package server
 import (
 	"errors"
 	"net"
+	"time"
 
 	"herald/hub"
+	"herald/rawio"
 )
 
 // peerConn is a connection that was taken over from fasthttp. Its bytes out go
@@ -34,17 +36,18 @@ var errNotTCP = errors.New("not a TCP connection")
 // it would otherwise grow to megabytes.
 const sendBuffer = 64 << 10
 
+// keepAlive notices a peer that vanished while idle, even before it is upgraded.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
+
 // adopt takes a connection over, which its owner may close then: into an event
 // loop, or where there are none into a goroutine of its own. A peer that is never
 // heard from (chatty is false) is watched by the kernel.
 func (s *Server) adopt(raw net.Conn, chatty bool) (peerConn, error) {
-	tcp, ok := raw.(*net.TCPConn)
+	accepted, ok := raw.(*rawio.Conn)
 	if !ok {
 		return nil, errNotTCP
 	}
-	if err := tcp.SetWriteBuffer(sendBuffer); err != nil {
-		return nil, err
-	}
+	tcp := accepted.TCPConn
 	if !chatty {
 		setUserTimeout(tcp, readerTimeout)
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"herald/rawio"
 )
 
 // loops are event loops that read from any number of connections with one
@@ -127,12 +128,11 @@ func (l *loop) run() {
 
 // ready returns how many events there are now; below 0 if that cannot be told.
 func (l *loop) ready(events []unix.EpollEvent) int {
-	for {
-		n, err := unix.EpollWait(l.epfd, events, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return n
-		}
+	n, err := rawio.Poll(l.epfd, events)
+	if err != nil {
+		return -1
 	}
+	return n
 }
 
 const (
@@ -219,7 +219,7 @@ func (c *loopConn) abandon() { _ = unix.Close(c.fd) }
 func (c *loopConn) read(gone bool) bool {
 	buf := c.loop.buf
 	for {
-		n, err := unix.Read(c.fd, buf)
+		n, err := rawio.Read(c.fd, buf)
 		switch {
 		case n > 0:
 			if !c.to.receive(buf[:n]) {
@@ -228,8 +228,7 @@ func (c *loopConn) read(gone bool) bool {
 			if n < len(buf) && !gone {
 				return true
 			}
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
+		case err == unix.EAGAIN:
 			return true
 		default:
 			return false
@@ -245,7 +244,13 @@ func (c *loopConn) end() {
 }
 
 // Write implements hub.Transport.
-func (c *loopConn) Write(p []byte) (int, error) { return writeNow(uintptr(c.fd), p) }
+func (c *loopConn) Write(p []byte) (int, error) {
+	n, err := rawio.Write(c.fd, p)
+	if err == unix.EAGAIN {
+		err = nil
+	}
+	return n, err
+}
 
 // drainStep is what hub.Transport.Drain is given.
 type drainStep func(write func([]byte) (int, error)) bool

@@ -24,6 +24,7 @@ import (
 	"herald/lock"
 	"herald/notify"
 	"herald/presence"
+	"herald/rawio"
 	"herald/recipients"
 	"herald/redisinfo"
 	"herald/schedule"
@@ -145,7 +146,8 @@ func New(r Rooms, o Options) (*Server, error) {
 
 // Serve answers on l until Shutdown. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	return s.app.Listener(keepAlive{l, s.o.Log, &onceASecond{}})
+	prepareAll(l)
+	return s.app.Listener(patient{l, s.o.Log, &onceASecond{}})
 }
 
 // Run does the server's work in the background until ctx ends.
@@ -189,9 +191,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// keepAlive sets TCP keep-alive on what it accepts, so that a peer that
-// vanished while idle is noticed even before it is upgraded.
-type keepAlive struct {
+// patient is a listener that does not give up.
+type patient struct {
 	net.Listener
 	log *slog.Logger
 	due *onceASecond
@@ -199,7 +200,7 @@ type keepAlive struct {
 
 // Accept waits until there is a connection to be had: fasthttp would take a node
 // that is out of file descriptors for one whose listener is gone, and end.
-func (l keepAlive) Accept() (net.Conn, error) {
+func (l patient) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	for wait := 5 * time.Millisecond; err != nil && !errors.Is(err, net.ErrClosed); wait = min(2*wait, time.Second) {
 		if l.due.due() {
@@ -208,10 +209,12 @@ func (l keepAlive) Accept() (net.Conn, error) {
 		time.Sleep(wait)
 		c, err = l.Listener.Accept()
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return c, err
 	}
-	return c, err
+	prepare(tcp)
+	return rawio.New(tcp)
 }
 
 // fasthttpLog passes on what fasthttp has to say. At debug level: it logs

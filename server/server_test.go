@@ -678,7 +678,7 @@ func (l *outOfFiles) Accept() (net.Conn, error) {
 }
 
 func TestAcceptSurvivesRunningOutOfFiles(t *testing.T) {
-	l := keepAlive{&outOfFiles{failures: 3}, slog.New(slog.DiscardHandler), &onceASecond{}}
+	l := patient{&outOfFiles{failures: 3}, slog.New(slog.DiscardHandler), &onceASecond{}}
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"herald/rawio"
 )
 
 // redisBudget is the longest that one call to Redis may take, limiterBudget the
@@ -42,7 +45,20 @@ func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	o.PoolSize = 64
 	o.MinIdleConns = 4
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	o.Dialer = dialer(o)
 	return o, nil
+}
+
+// dialer makes connections by o, as it is when one is made.
+func dialer(o *redis.Options) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial := redis.NewDialer(o)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+			return rawio.NewPoolConn(tcp)
+		}
+		return c, err
+	}
 }
 
 // hideURL keeps the password out of the error.
@@ -64,6 +80,7 @@ func redisClients(url string, budget, waitReplicas time.Duration, subscriber str
 	o.ReadTimeout += waitReplicas // contexts are shorter where nothing waits for replicas
 	sub.MinIdleConns, sub.PoolSize = 0, 2
 	sub.DialTimeout = time.Second
+	sub.Dialer = dialer(&sub)
 	// Not as Options.ClientName: a user who may not CLIENT SETNAME could not connect.
 	sub.OnConnect = func(ctx context.Context, c *redis.Conn) error {
 		_ = c.ClientSetName(ctx, subscriber).Err()

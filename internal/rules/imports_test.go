@@ -34,7 +34,7 @@ var (
 )
 
 // middle are the rooms that know nothing of each other.
-var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo", "janitor", "fetch", "recipients"}
+var middle = []string{"hub", "broker", "sessions", "presence", "auth", "limiter", "cache", "lock", "schedule", "idempotent", "redisinfo", "janitor", "fetch", "recipients", "pipeline", "rawio"}
 
 // rooms are the folders that hold the program, and what of ours each may import.
 var rooms = []struct {
@@ -58,6 +58,8 @@ var rooms = []struct {
 	{"idempotent", nil, "a pattern of its own, usable without the gateway", "notify"},
 	{"redisinfo", nil, "a look at Redis serves any program, and the doctor runs without a gateway", "broker"},
 	{"janitor", nil, "it is given what to clean, and by whom it is done once", "lock"},
+	{"pipeline", nil, "how scripts travel does not depend on what they do", "broker"},
+	{"rawio", nil, "a connection's bytes are anyone's", "hub"},
 	{"web", nil, "what browsers get is data", "server"},
 	{"server", append([]string{"notify", "web"}, middle...), "it speaks HTTP for the rooms, and nobody it serves knows it", "cmd/gateway"},
 	{"cmd", append([]string{"notify", "web", "server"}, middle...), "it ties the knot; nothing is above it", "loadtest"},
@@ -96,8 +98,8 @@ var libraryRules = []rule{
 		place(embeddedRedis, "cmd/"), []file{imports("broker/a.go", "github.com/alicebob/miniredis/v2")}},
 	{"Prometheus in one file", "rooms count with plain numbers; one list says what an operator sees",
 		oneFile(metrics), []file{imports("server/a.go", "github.com/prometheus/client_golang/prometheus"), imports("hub/b.go", "github.com/prometheus/client_golang/prometheus")}},
-	{"no Redis client in hub, auth, notify, server, web, fetch and recipients", "what Redis is asked, and what happens when it is away, is decided in the rooms that own the keys",
-		absent(redisClient, "hub", "auth", "notify", "server", "web", "fetch", "recipients"), []file{imports("server/a.go", "github.com/redis/go-redis/v9")}},
+	{"no Redis client in hub, auth, notify, server, web, fetch, recipients and rawio", "what Redis is asked, and what happens when it is away, is decided in the rooms that own the keys",
+		absent(redisClient, "hub", "auth", "notify", "server", "web", "fetch", "recipients", "rawio"), []file{imports("server/a.go", "github.com/redis/go-redis/v9")}},
 	{"the environment is read in cmd only", "everything else is told what it needs, and can be tested with it",
 		environmentIn("cmd", "internal"), []file{{Path: "broker/a.go", Env: []string{"os.Getenv"}}}},
 }

@@ -1,0 +1,46 @@
+package rawio
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read is one read from a descriptor that doesn't block; 0 is the end of the
+// stream. With nothing to be read it fails with EAGAIN.
+func Read(fd int, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return read(fd, p)
+}
+
+// Write is one write to a descriptor that doesn't block, perhaps of a part. It
+// fails with EAGAIN if nothing can be written now.
+func Write(fd int, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return write(fd, p)
+}
+
+// Poll returns how many of the events that an epoll descriptor has now are in
+// events. It doesn't wait.
+func Poll(epfd int, events []unix.EpollEvent) (int, error) {
+	return call(unix.SYS_EPOLL_PWAIT, epfd, unsafe.Pointer(&events[0]), len(events), 0)
+}
+
+func call(number uintptr, fd int, p unsafe.Pointer, n int, flags uintptr) (int, error) {
+	for {
+		r, _, errno := unix.RawSyscall6(number, uintptr(fd), uintptr(p), uintptr(n), flags, 0, 0)
+		switch errno {
+		case 0:
+			return int(r), nil
+		case unix.EAGAIN:
+			return 0, unix.EAGAIN // an error that exists already
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
