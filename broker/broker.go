@@ -33,16 +33,17 @@ var (
 
 // Options configures a Broker. The zero value works.
 type Options struct {
-	LogLength      int           // notifications kept per user; default 1000
-	LogRetention   time.Duration // how long they are kept, and up to a sixteenth of it longer, at most an hour; default 7 days
-	Budget         time.Duration // the longest a call to Redis may take; default 400 ms
-	IdempotencyTTL time.Duration // how long an idempotency key is kept; default 24 h
-	WaitReplicas   int           // replicas that must have a publish before it is acknowledged; default none
-	WaitTimeout    time.Duration // how long they may take, beside Budget; default 250 ms
-	Admit          string        // Lua that defines admit(key, costs), for PublishAdmitted; see publish.lua. Default: everything is admitted
-	CanaryEvery    time.Duration // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
-	Node           string        // this node's name, in its canary; default random
-	Log            *slog.Logger  // default: nothing is logged
+	LogLength      int            // notifications kept per user; default 1000
+	LogRetention   time.Duration  // how long they are kept, and up to a sixteenth of it longer, at most an hour; default 7 days
+	Budget         time.Duration  // the longest a call to Redis may take; default 400 ms
+	IdempotencyTTL time.Duration  // how long an idempotency key is kept; default 24 h
+	WaitReplicas   int            // replicas that must have a publish before it is acknowledged; default none
+	WaitTimeout    time.Duration  // how long they may take, beside Budget; default 250 ms
+	Admit          string         // Lua that defines admit(key, costs), for PublishAdmitted; see publish.lua. Default: everything is admitted
+	CanaryEvery    time.Duration  // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
+	Node           string         // this node's name, in its canary; default random
+	States         redis.Scripter // client for what State and MarkRead ask; default the broker's
+	Log            *slog.Logger   // default: nothing is logged
 }
 
 // Broker speaks to one Redis primary. Its clients must never retry a write.
@@ -98,6 +99,9 @@ func New(rdb redis.UniversalClient, o Options) *Broker {
 	if o.Node == "" {
 		o.Node = randomName()
 	}
+	if o.States == nil {
+		o.States = rdb
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -135,7 +139,7 @@ func (b *Broker) state(ctx context.Context, operation, userID, upTo, announce st
 	ctx, cancel := b.budget(ctx)
 	defer cancel()
 	keys := []string{logKey(userID), stateKey(userID), expiringKey(userID)}
-	v, err := stateScript.Run(ctx, b.rdb, keys, upTo, announce, userID).StringSlice()
+	v, err := stateScript.Run(ctx, b.o.States, keys, upTo, announce, userID).StringSlice()
 	if err != nil {
 		return State{}, unavailable(operation, err)
 	}

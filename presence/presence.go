@@ -122,10 +122,12 @@ func (t *Tracker) Run(ctx context.Context) {
 		case <-repeat.C:
 			t.local.UserIDs(func(userID string) bool { t.Changed(userID); return true })
 		case <-t.wake:
+			wait := gather
 			if err := t.flush(ctx); err != nil && ctx.Err() == nil {
 				t.o.Log.Warn("presence cannot be noted", "error", err)
-				t.pause(ctx)
+				wait = time.Second
 			}
+			pause(ctx, wait)
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawWithin)
@@ -138,8 +140,11 @@ func (t *Tracker) Run(ctx context.Context) {
 // withdrawWithin is how long a node that stops may take to withdraw its notes.
 const withdrawWithin = time.Second
 
-func (t *Tracker) pause(ctx context.Context) {
-	timer := time.NewTimer(time.Second)
+// gather is how long changes that come right after others are gathered.
+const gather = 10 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -19,6 +19,7 @@ import (
 	"herald/limiter"
 	"herald/lock"
 	"herald/notify"
+	"herald/pipeline"
 	"herald/presence"
 	"herald/redisinfo"
 	"herald/schedule"
@@ -37,7 +38,8 @@ type gateway struct {
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
 	commands, sub *redis.Client
-	voters        []*redis.Client // of locks; none if those are on the main Redis
+	shared        *pipeline.Client // commands, for what many connections ask at once
+	voters        []*redis.Client  // of locks; none if those are on the main Redis
 	locks         *lock.Locker
 	janitor       *janitor.Janitor // nil if off
 	hub           *hub.Hub
@@ -96,6 +98,7 @@ func (g *gateway) connectRedis() (err error) {
 	if err != nil {
 		return err
 	}
+	g.shared = pipeline.New(g.commands)
 	g.remote = newRemote(g.commands, g.cfg, g.budget, g.log)
 	g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
 		Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Caches: g.remote.lookups(), Log: g.log,
@@ -137,6 +140,7 @@ func (g *gateway) wire() (err error) {
 	publishes := limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget})
 	g.broker = broker.New(g.commands, broker.Options{
 		Admit:     publishes.Lua(),
+		States:    g.shared,
 		LogLength: cfg.LogLength, LogRetention: cfg.LogRetention, Budget: g.budget, Log: log,
 		WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout, Node: g.node,
 	})
@@ -159,7 +163,7 @@ func (g *gateway) wire() (err error) {
 		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
 		Publish:  publishes,
-		Connect:  limiter.New(g.commands, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
+		Connect:  limiter.New(g.shared, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
 		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
 		Redis: g.sampler,
 		Page:  web.Page, Asset: web.Asset,

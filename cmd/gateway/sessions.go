@@ -147,12 +147,12 @@ type sessionRoom struct {
 func (g *gateway) newSessions() sessionRoom {
 	c := g.cfg.sessions
 	if c.format == "" {
-		store := sessions.New(g.commands, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
+		store := sessions.New(g.shared, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
 		return sessionRoom{own: store, use: lookup(store.Use), peek: lookup(peekByID(store))}
 	}
 	o := c.foreign
 	o.Budget = g.budget
-	store := foreign.New(g.commands, c.format, o)
+	store := foreign.New(g.shared, c.format, o)
 	return sessionRoom{foreign: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek)}
 }
 

@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"herald/internal/redistest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// gate is a hook that lets nothing pass while it is shut, and counts.
+type gate struct {
+	arrived chan int // the size of each pipeline, 1 for a command by itself
+	open    chan struct{}
+	panics  bool
+}
+
+func (*gate) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+
+func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" {
+			g.arrived <- 1
+			<-g.open
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (g *gate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() != "evalsha" { // a new connection's
+			return next(ctx, cmds)
+		}
+		g.arrived <- len(cmds)
+		if g.panics {
+			panic("gate")
+		}
+		return next(ctx, cmds)
+	}
+}
+
+var echo = redis.NewScript(`
+if ARGV[1] == 'bad' then return redis.error_reply('BAD argument') end
+return ARGV[1] .. KEYS[1]`)
+
+// crowded returns a client on a real Redis with maxAlone calls in flight; what
+// is called further has to queue until open is called.
+func crowded(t *testing.T) (c *Client, g *gate, open func()) {
+	rdb := redis.NewClient(&redis.Options{Addr: redistest.Start(t).Addr, MaxRetries: -1, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	if err := echo.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	g = &gate{arrived: make(chan int, 1000), open: make(chan struct{})}
+	rdb.AddHook(g)
+	c = New(rdb)
+	var alone sync.WaitGroup
+	for i := range maxAlone {
+		alone.Go(func() { say(t, c, fmt.Sprint("alone", i)) })
+	}
+	for range maxAlone {
+		if n := <-g.arrived; n != 1 {
+			t.Errorf("%d together, want each by itself", n)
+		}
+	}
+	once := sync.OnceFunc(func() { close(g.open); alone.Wait() })
+	t.Cleanup(once)
+	return c, g, once
+}
+
+func say(t *testing.T, c *Client, text string) {
+	got, err := echo.EvalSha(t.Context(), c, []string{"!"}, text).Text()
+	if err != nil || got != text+"!" {
+		t.Errorf("%s: got %q, %v", text, got, err)
+	}
+}
+
+// waiting waits until n callers stand in line.
+func (c *Client) waiting(n int) {
+	for {
+		c.mu.Lock()
+		have := len(c.line)
+		c.mu.Unlock()
+		if have == n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestTogether(t *testing.T) {
+	c, g, open := crowded(t)
+	const callers = maxBatch + 10
+	var work sync.WaitGroup
+	for i := range callers {
+		work.Go(func() {
+			if i == 7 {
+				if err := echo.EvalSha(t.Context(), c, []string{"!"}, "bad").Err(); !redis.HasErrorPrefix(err, "BAD") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			say(t, c, fmt.Sprint(i))
+		})
+	}
+	c.waiting(callers)
+	open()
+	work.Wait()
+	if first, second := <-g.arrived, <-g.arrived; first != maxBatch || second != callers-maxBatch {
+		t.Errorf("batches of %d and %d", first, second)
+	}
+	say(t, c, "later") // by itself again
+	if n := <-g.arrived; n != 1 {
+		t.Errorf("%d together", n)
+	}
+}
+
+// TestNotLoaded: a script that Redis does not know is told to each, and Run sends
+// its source.
+func TestNotLoaded(t *testing.T) {
+	c, _, open := crowded(t)
+	script := redis.NewScript(`return ARGV[1] .. 'new'`)
+	var work sync.WaitGroup
+	for i := range 10 {
+		work.Go(func() {
+			if got, err := script.Run(t.Context(), c, nil, i).Text(); err != nil || got != fmt.Sprint(i, "new") {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	c.waiting(10)
+	open()
+	work.Wait()
+}
+
+// TestGivesUp: a caller leaves the line when its context ends, and is not sent.
+func TestGivesUp(t *testing.T) {
+	c, g, open := crowded(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := echo.EvalSha(ctx, c, []string{"!"}, "impatient").Err(); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+	work.Go(func() { say(t, c, "patient") })
+	c.waiting(2)
+	cancel()
+	c.waiting(1)
+	open()
+	work.Wait()
+	if n := <-g.arrived; n != 1 {
+		t.Errorf("%d sent together", n)
+	}
+}
+
+// TestEachItsOwnTime: while Redis is silent each caller is answered when its own
+// context ends, whoever's batch it is in.
+func TestEachItsOwnTime(t *testing.T) {
+	srv := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr, MaxRetries: -1, ContextTimeoutEnabled: true, ReadTimeout: time.Minute})
+	t.Cleanup(func() { _ = rdb.Close() })
+	if err := echo.Load(t.Context(), rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	c := New(rdb)
+	srv.Stop()
+	var work, short sync.WaitGroup
+	long, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i := range maxAlone + 5 {
+		work.Go(func() {
+			if got, err := echo.EvalSha(long, c, []string{"!"}, i).Text(); err != nil || got != fmt.Sprint(i, "!") {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	c.waiting(5)
+	for range 5 {
+		short.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := echo.EvalSha(ctx, c, []string{"!"}, "short").Err(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	short.Wait()
+	srv.Continue()
+	work.Wait()
+}
+
+// TestPanic: where the client panics each of the batch hears of it, and the line
+// goes on.
+func TestPanic(t *testing.T) {
+	c, g, open := crowded(t)
+	g.panics = true
+	var work sync.WaitGroup
+	for range 3 {
+		work.Go(func() {
+			if err := echo.EvalSha(t.Context(), c, []string{"!"}, "x").Err(); err == nil || !strings.Contains(err.Error(), "panicked") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	c.waiting(3)
+	open()
+	work.Wait()
+	<-g.arrived
+	say(t, c, "later")
+}
