@@ -47,6 +47,13 @@ func client(t testing.TB, addr string) *redis.Client {
 	return rdb
 }
 
+// subscriber returns a client for Listen.
+func subscriber(t testing.TB, addr string) *Subscriber {
+	s := NewSubscriber(client(t, addr).Options())
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
 func publish(t testing.TB, b *Broker, drafts ...notify.Draft) []Receipt {
 	t.Helper()
 	r, _, err := b.Publish(t.Context(), drafts, Idempotency{})
@@ -361,7 +368,7 @@ func TestRedisClockSteps(t *testing.T) {
 func TestOutOfMemoryAnnouncesNothing(t *testing.T) {
 	srv := redistest.Start(t, "--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
 	b := New(client(t, srv.Addr), Options{Budget: patience, LogLength: 1 << 20})
-	heard := listen(t, b, client(t, srv.Addr))
+	heard := listen(t, b, srv.Addr)
 	blob := `"` + strings.Repeat("x", 60_000) + `"`
 	var stored int
 	for {
@@ -400,13 +407,13 @@ type addressed struct {
 }
 
 // listen starts Listen and waits for the subscription.
-func listen(t testing.TB, b *Broker, rdb *redis.Client) *ear {
+func listen(t testing.TB, b *Broker, addr string) *ear {
 	e := &ear{messages: make(chan addressed, 10_000), subscribed: make(chan struct{}, 100), other: make(chan string, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.Listen(ctx, rdb, Handlers{
+		b.Listen(ctx, subscriber(t, addr), Handlers{
 			Deliver:    func(user string, m notify.Message) { e.messages <- addressed{user, m} },
 			Subscribed: func() { e.subscribed <- struct{}{} },
 			Channels:   map[string]func(string){"other": func(p string) { e.other <- p }},
@@ -420,7 +427,7 @@ func listen(t testing.TB, b *Broker, rdb *redis.Client) *ear {
 func TestListen(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		b := New(rdb, Options{Budget: patience})
-		e := listen(t, b, client(t, rdb.Options().Addr))
+		e := listen(t, b, rdb.Options().Addr)
 		next := func() addressed { t.Helper(); return <-e.messages }
 
 		r := publish(t, b, draft("42", `{"a" : 1}`))[0]
@@ -472,7 +479,7 @@ func TestListen(t *testing.T) {
 func TestListenRenews(t *testing.T) {
 	srv := redistest.Start(t)
 	b := New(client(t, srv.Addr), Options{CanaryEvery: 200 * time.Millisecond})
-	e := listen(t, b, client(t, srv.Addr))
+	e := listen(t, b, srv.Addr)
 	awaitHears(t, b, true)
 	for range 3 {
 		srv.Client().ClientKillByFilter(t.Context(), "TYPE", "pubsub")
@@ -493,7 +500,7 @@ func TestListenRenews(t *testing.T) {
 func TestListenNoticesSilence(t *testing.T) {
 	srv := redistest.Start(t)
 	b := New(client(t, srv.Addr), Options{CanaryEvery: 200 * time.Millisecond})
-	e := listen(t, b, client(t, srv.Addr))
+	e := listen(t, b, srv.Addr)
 	awaitHears(t, b, true)
 	srv.Stop()
 	awaitHears(t, b, false)

@@ -23,8 +23,8 @@ func TestPatterns(t *testing.T) {
 		"resetchannels", "&"+channelPattern, "&herald:*", "&"+kept).Err(); err != nil {
 		t.Fatal(err)
 	}
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr, Username: "sub", Password: "password", MaxRetries: -1, ContextTimeoutEnabled: true})
-	t.Cleanup(func() { _ = rdb.Close() })
+	sub := NewSubscriber(&redis.Options{Addr: server.Addr, Username: "sub", Password: "password", MaxRetries: -1, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = sub.Close() })
 
 	var log bytes.Buffer // written by Listen alone
 	b := New(admin, Options{Budget: patience, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -34,7 +34,7 @@ func TestPatterns(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b.Listen(ctx, rdb, Handlers{
+		b.Listen(ctx, sub, Handlers{
 			Deliver:    func(user string, _ notify.Message) { messages <- user },
 			Subscribed: func() { subscribed <- struct{}{} },
 			Patterns:   map[string]func(string, string){kept: hear, forbidden: hear},

@@ -24,6 +24,9 @@ type Handlers struct {
 	// Deliver gets each message for a user: a stored or ephemeral notification,
 	// or a read frame.
 	Deliver func(userID string, m notify.Message)
+	// Idle is called when all that has come is delivered and more is waited for.
+	// Default: nobody is told.
+	Idle func()
 	// Subscribed is called whenever the subscription has been made anew:
 	// anything may have been missed before.
 	Subscribed func()
@@ -71,19 +74,23 @@ func (b *Broker) SubscriptionStats() SubscriptionStats {
 	}
 }
 
-// Listen keeps one subscription open on rdb, a client of its own, until ctx
-// ends: made anew, for ever, whenever it breaks or its canary has not been heard
-// for twice Options.CanaryEvery. It returns when everything it started has ended.
+// Listen keeps one subscription open on sub until ctx ends: made anew, for ever,
+// whenever it breaks or its canary has not been heard for twice
+// Options.CanaryEvery. It returns when everything it started has ended.
 //
 // go-redis's Channel is not used: it drops what its buffer cannot hold, and its
 // health check never waits for the answer. Neither are read timeouts: one that
 // strikes in the middle of a message leaves the reader out of step.
-func (b *Broker) Listen(ctx context.Context, rdb redis.UniversalClient, h Handlers) {
+func (b *Broker) Listen(ctx context.Context, sub *Subscriber, h Handlers) {
+	if h.Idle != nil {
+		sub.idle = h.Idle
+	}
 	canaries := make(chan struct{})
 	go func() { defer close(canaries); b.sing(ctx) }()
 	for wait := time.Duration(0); ctx.Err() == nil; {
 		began := time.Now()
-		err := b.listenOnce(ctx, rdb, h)
+		err := b.listenOnce(ctx, sub, h)
+		sub.idle()
 		b.sub.heard.Store(0)
 		if ctx.Err() != nil {
 			break
@@ -110,12 +117,12 @@ func pause(ctx context.Context, d time.Duration) {
 
 // listenOnce subscribes and receives until the subscription ends. Receive
 // cannot be interrupted but by closing the connection, which the watcher does.
-func (b *Broker) listenOnce(ctx context.Context, rdb redis.UniversalClient, h Handlers) error {
+func (b *Broker) listenOnce(ctx context.Context, sub *Subscriber, h Handlers) error {
 	channels := []string{readChannel}
 	for name := range h.Channels {
 		channels = append(channels, name)
 	}
-	ps := rdb.Subscribe(ctx)
+	ps := sub.rdb.Subscribe(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	watcher := make(chan struct{})
 	go func() { defer close(watcher); b.watch(ctx); _ = ps.Close() }()

@@ -1,6 +1,6 @@
 // Package hub holds the open connections of this process: which sockets a user
 // has, what each of them has been sent, and how each ends. It knows neither
-// Redis nor HTTP: messages come in through Deliver and Backfill, bytes go out
+// Redis nor HTTP: messages come in through Cork.Deliver and Backfill, bytes go out
 // through the Transport that each socket was made with.
 //
 // Lock order: shard.mu, then user.mu, then Socket.mu, then wheel.mu.
@@ -142,38 +142,6 @@ func (h *Hub) user(userID string) *user {
 	return u
 }
 
-// Deliver sends m to the user's sockets on this node. It never blocks and, for
-// a user who isn't here, allocates nothing.
-//
-// A stored notification goes to the live sockets if it continues what they
-// have; if something is missing before it, Behind is called instead and m
-// arrives with the repair. Resuming sockets read it from the log.
-func (h *Hub) Deliver(userID string, m notify.Message) {
-	u := h.user(userID)
-	if u == nil {
-		h.stats.absent.Add(1)
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if m.ID == 0 {
-		h.sendEphemeralLocked(u, m)
-		return
-	}
-	if m.ID <= u.seen && m.ID <= u.last {
-		h.stats.duplicates.Add(1)
-		return
-	}
-	u.seen = max(u.seen, m.ID)
-	switch {
-	case u.live == 0 || u.repairing:
-	case m.Prev != u.last:
-		h.behindLocked(u)
-	case !h.appendLocked(u, m):
-		h.behindLocked(u)
-	}
-}
-
 // behindLocked asks for the repair of u, once until Repaired.
 func (h *Hub) behindLocked(u *user) {
 	h.stats.repairs.Add(1)
@@ -183,9 +151,10 @@ func (h *Hub) behindLocked(u *user) {
 	}
 }
 
-// appendLocked sends the next stored notification to the live sockets; false if
-// there are many, and no room for what they have still to be sent.
-func (h *Hub) appendLocked(u *user, m notify.Message) bool {
+// appendLocked sends the next stored notification to the live sockets, held back
+// by c unless that is nil; false if there are many, and no room for what they have
+// still to be sent.
+func (h *Hub) appendLocked(c *Cork, u *user, m notify.Message) bool {
 	fans := h.fansLocked(u)
 	if fans && !h.fanLocked(u, m) {
 		return false
@@ -199,7 +168,7 @@ func (h *Hub) appendLocked(u *user, m notify.Message) bool {
 		if s.live && s.last < m.ID {
 			s.last = m.ID
 			h.stats.delivered.Add(1)
-			s.send(enc.of(s.wire, m))
+			s.sendCorked(c, enc.of(s.wire, m))
 		}
 	}
 	return true
@@ -207,7 +176,7 @@ func (h *Hub) appendLocked(u *user, m notify.Message) bool {
 
 // sendEphemeralLocked sends what is not stored to the sockets that have been
 // greeted; the others note that they have missed something.
-func (h *Hub) sendEphemeralLocked(u *user, m notify.Message) {
+func (h *Hub) sendEphemeralLocked(c *Cork, u *user, m notify.Message) {
 	if h.fansLocked(u) {
 		if !h.fanLocked(u, m) {
 			h.stats.shed.Add(1)
@@ -221,7 +190,7 @@ func (h *Hub) sendEphemeralLocked(u *user, m notify.Message) {
 			continue
 		}
 		h.stats.delivered.Add(1)
-		s.send(enc.of(s.wire, m))
+		s.sendCorked(c, enc.of(s.wire, m))
 	}
 }
 
@@ -290,7 +259,7 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 			continue
 		}
 		h.stats.repaired.Add(1)
-		for !h.appendLocked(u, m) {
+		for !h.appendLocked(nil, u, m) {
 			h.settleLocked(u)
 		}
 	}

@@ -614,9 +614,10 @@ func BenchmarkDeliverAbsent(b *testing.B) {
 	h := New(Options{})
 	defer h.Close()
 	m := notify.Message{Event: "notification", ID: 1, Frame: strings.Repeat("x", 200)}
+	cork := h.NewCork()
 	b.ReportAllocs()
 	for b.Loop() {
-		h.Deliver("nobody", m)
+		cork.Deliver("nobody", m)
 	}
 }
 
@@ -631,11 +632,12 @@ func BenchmarkDeliver(b *testing.B) {
 				s.Greet([]byte("hello"), 0)
 				s.GoLive(0)
 			}
-			u, frame := h.user("a"), strings.Repeat("x", 200)
+			u, frame, cork := h.user("a"), strings.Repeat("x", 200), h.NewCork()
 			b.ReportAllocs()
 			id := notify.ID(0)
 			for b.Loop() {
-				h.Deliver("a", notify.Message{Event: "notification", ID: id + 1, Prev: id, Frame: frame})
+				cork.Deliver("a", notify.Message{Event: "notification", ID: id + 1, Prev: id, Frame: frame})
+				cork.Uncork()
 				id++
 				u.mu.Lock()
 				h.settleLocked(u) // many sockets are served beside
@@ -648,8 +650,8 @@ func BenchmarkDeliver(b *testing.B) {
 // TestAbsentUserCostsNoAllocation is what BenchmarkDeliverAbsent shows.
 func TestAbsentUserCostsNoAllocation(t *testing.T) {
 	h := newHub(t, Options{})
-	m := stored(1, 0)
-	if n := testing.AllocsPerRun(100, func() { h.Deliver("nobody", m) }); n != 0 {
+	m, cork := stored(1, 0), h.NewCork()
+	if n := testing.AllocsPerRun(100, func() { cork.Deliver("nobody", m) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

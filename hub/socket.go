@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,8 @@ type Socket struct {
 
 	mu     sync.Mutex
 	state  state         // guarded by mu
-	queue  [][]byte      // guarded by mu: waiting for the transport; the first may be partly written
+	queue  [][]byte      // guarded by mu: waiting for the transport, or for a Cork; the first may be partly written
+	corked bool          // guarded by mu: the queue is held back, and Uncork or a Cork will write it
 	queued int           // guarded by mu: bytes in queue
 	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
 	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
@@ -142,12 +144,57 @@ func (s *Socket) SendRaw(p []byte) { s.send(p) }
 func (s *Socket) send(p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sendLocked(p)
+}
+
+// sendCorked is send, but if nothing waits c holds p back; c may be nil.
+func (s *Socket) sendCorked(c *Cork, p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c == nil || s.queued > 0 || s.state != open {
+		s.sendLocked(p)
+		return
+	}
+	s.queue, s.moved = c.hold(s, p)
+	s.queued, s.corked = len(p), true
+}
+
+func (s *Socket) sendLocked(p []byte) {
+	if s.corked && s.queued+len(p) > min(corkBytes, s.hub.o.QueueBytes) {
+		s.uncorkLocked()
+	}
 	switch {
 	case s.state != open:
 	case s.queued > 0 && (s.queued+len(p) > s.hub.o.QueueBytes || len(s.queue) >= maxQueued):
 		s.closeLocked(notify.CloseTooSlow, 0)
 	default:
 		s.writeLocked(p)
+	}
+}
+
+// Hold holds p back, the first bytes of the connection, so that what is sent until
+// Uncork goes with it. p is never modified.
+func (s *Socket) Hold(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue, s.queued, s.moved, s.corked = [][]byte{p}, len(p), time.Now().UnixNano(), true
+}
+
+// Uncork writes what Hold, or a Cork, has held back.
+func (s *Socket) Uncork() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uncorkLocked()
+}
+
+func (s *Socket) uncorkLocked() {
+	if !s.corked {
+		return
+	}
+	s.corked = false
+	if !s.flushLocked(s.out.Write) {
+		s.queue = slices.Clone(s.queue) // off the Cork's own memory
+		s.out.Drain(s.flush)
 	}
 }
 
@@ -182,23 +229,26 @@ var flushBuffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes);
 // flush writes what has queued up, many frames in one write. It returns true
 // when nothing is left to do.
 func (s *Socket) flush(write func([]byte) (int, error)) bool {
-	buf := flushBuffers.Get().(*[]byte)
-	defer flushBuffers.Put(buf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.flushLocked(write)
+}
+
+func (s *Socket) flushLocked(write func([]byte) (int, error)) bool {
 	for s.queued > 0 && s.state != ended {
-		p := s.gatherLocked((*buf)[:0])
-		n, err := write(p)
+		n, all, err := s.writeHeadLocked(write)
 		if err != nil {
 			s.endLocked()
 			return true
 		}
 		if n > 0 {
 			s.consumeLocked(n)
-			s.moved = time.Now().UnixNano()
 			s.signalRoomLocked()
 		}
-		if n < len(p) {
+		if n > 0 && s.queued > 0 {
+			s.moved = time.Now().UnixNano()
+		}
+		if !all {
 			return false
 		}
 	}
@@ -208,12 +258,20 @@ func (s *Socket) flush(write func([]byte) (int, error)) bool {
 	return true
 }
 
-// gatherLocked returns the head of the queue as one piece: a large frame as it
-// is, small ones copied together.
-func (s *Socket) gatherLocked(buf []byte) []byte {
-	if len(s.queue) == 1 || len(s.queue[0]) >= flushBytes {
-		return s.queue[0]
+// writeHeadLocked writes the head of the queue in one piece: a large frame as it
+// is, small ones copied together. all is false if the kernel did not take all of it.
+func (s *Socket) writeHeadLocked(write func([]byte) (int, error)) (n int, all bool, err error) {
+	p := s.queue[0]
+	if len(s.queue) > 1 && len(p) < flushBytes {
+		buf := flushBuffers.Get().(*[]byte)
+		defer flushBuffers.Put(buf)
+		p = s.gatherLocked((*buf)[:0])
 	}
+	n, err = write(p)
+	return n, n == len(p), err
+}
+
+func (s *Socket) gatherLocked(buf []byte) []byte {
 	for _, p := range s.queue {
 		if len(buf)+len(p) > flushBytes {
 			break

@@ -88,7 +88,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		p.redis = m.Addr()
 	}
 	o := redis.Options{Addr: p.redis, ReadTimeout: p.budget, WriteTimeout: p.budget, PoolTimeout: p.budget, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
-	rdb, sub := redis.NewClient(&o), redis.NewClient(&o)
+	rdb, sub := redis.NewClient(&o), broker.NewSubscriber(&o)
 	keys, err := auth.ParseAPIKeys("shop:" + secret)
 	if err != nil {
 		t.Fatal(err)
@@ -146,8 +146,9 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		func() { h.Run(ctx) },
 		func() { repairer.Run(ctx) },
 		func() {
+			cork := hb.NewCork()
 			b.Listen(ctx, sub, broker.Handlers{
-				Deliver: hb.Deliver, Subscribed: repairer.All,
+				Deliver: cork.Deliver, Idle: cork.Uncork, Subscribed: repairer.All,
 				Channels: map[string]func(string){sessions.RevokedChannel: func(p string) {
 					if r, err := sessions.ParseRevocation(p); err == nil {
 						hb.Revoke(r.UserID, r.Handles)
@@ -660,6 +661,31 @@ func BenchmarkTextFrame(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		webSocket.Encode(m)
+	}
+}
+
+// TestHelloComesWithTheHead: what a stream begins with is one write.
+func TestHelloComesWithTheHead(t *testing.T) { eachWay(t, testHelloComesWithTheHead) }
+
+func testHelloComesWithTheHead(t *testing.T, change func(*plan)) {
+	h := newHouse(t, change)
+	u, _ := url.Parse(h.url)
+	for request, hello := range map[string]string{
+		"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n": `{"type":"hello"`,
+		"GET /events HTTP/1.1\r\n": "event: hello\n",
+	} {
+		conn, err := net.Dial("tcp", u.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "%sHost: %s\r\nOrigin: %s\r\nCookie: %s\r\n\r\n", request, u.Host, h.url, h.cookie("42"))
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		b := make([]byte, 64<<10)
+		n, err := conn.Read(b) // of what came first
+		if head, body, _ := strings.Cut(string(b[:n]), "\r\n\r\n"); err != nil || !strings.Contains(body, hello) {
+			t.Errorf("first came %q, %q, %v", head, body, err)
+		}
+		_ = conn.Close()
 	}
 }
 

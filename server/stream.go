@@ -1,11 +1,9 @@
 package server
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -117,8 +115,8 @@ func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire,
 	})
 }
 
-// begin says head and hello, and has the connection read. After an error, or a
-// panic, the connection is closed.
+// begin says head and hello, in one write, and has the connection read. After an
+// error, or a panic, the connection is closed.
 func (s *Server) begin(conn peerConn, head, early []byte, a *admission, w hub.Wire, c streamer) (err error) {
 	st := c.base()
 	st.s = s
@@ -132,10 +130,9 @@ func (s *Server) begin(conn peerConn, head, early []byte, a *admission, w hub.Wi
 			conn.abandon()
 		}
 	}()
-	if n, err := conn.Write(head); err != nil || n < len(head) { // the first bytes on it: there is room
-		return cmp.Or(err, io.ErrShortWrite)
-	}
+	st.sock.Hold(head)
 	st.join(a, c)
+	st.sock.Uncork()
 	if len(early) > 0 && !c.receive(early) {
 		st.sock.End()
 	}

@@ -18,7 +18,6 @@ import (
 	"herald/janitor"
 	"herald/limiter"
 	"herald/lock"
-	"herald/notify"
 	"herald/pipeline"
 	"herald/presence"
 	"herald/redisinfo"
@@ -37,9 +36,10 @@ type gateway struct {
 
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
-	commands, sub *redis.Client
+	commands      *redis.Client
 	shared        *pipeline.Client // commands, for what many connections ask at once
-	voters        []*redis.Client  // of locks; none if those are on the main Redis
+	sub           *broker.Subscriber
+	voters        []*redis.Client // of locks; none if those are on the main Redis
 	locks         *lock.Locker
 	janitor       *janitor.Janitor // nil if off
 	hub           *hub.Hub
@@ -237,8 +237,9 @@ func (g *gateway) stop() error {
 
 // handlers is what becomes of what the subscription brings.
 func (g *gateway) handlers() broker.Handlers {
+	cork := g.hub.NewCork()
 	return broker.Handlers{
-		Deliver: func(userID string, m notify.Message) { g.hub.Deliver(userID, m) },
+		Deliver: cork.Deliver, Idle: cork.Uncork,
 		Subscribed: func() {
 			g.repairer.All()
 			g.server.Recheck()
@@ -271,10 +272,13 @@ func (g *gateway) close() {
 	if g.remote != nil {
 		g.remote.close()
 	}
-	for _, c := range append(g.voters, g.commands, g.sub) {
+	for _, c := range append(g.voters, g.commands) {
 		if c != nil {
 			_ = c.Close()
 		}
+	}
+	if g.sub != nil {
+		_ = g.sub.Close()
 	}
 	if g.embedded != nil {
 		g.embedded.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"herald/broker"
 	"herald/rawio"
 )
 
@@ -71,14 +72,13 @@ func hideURL(err error, url string) error {
 
 // redisClients returns one client for commands and one for the subscription,
 // which has a connection to itself, of the given client name.
-func redisClients(url string, budget, waitReplicas time.Duration, subscriber string) (commands, subscription *redis.Client, err error) {
+func redisClients(url string, budget, waitReplicas time.Duration, subscriber string) (commands *redis.Client, subscription *broker.Subscriber, err error) {
 	o, err := redisOptions(url, budget)
 	if err != nil {
 		return nil, nil, err
 	}
 	sub := *o
 	o.ReadTimeout += waitReplicas // contexts are shorter where nothing waits for replicas
-	sub.MinIdleConns, sub.PoolSize = 0, 2
 	sub.DialTimeout = time.Second
 	sub.Dialer = dialer(&sub)
 	// Not as Options.ClientName: a user who may not CLIENT SETNAME could not connect.
@@ -86,7 +86,7 @@ func redisClients(url string, budget, waitReplicas time.Duration, subscriber str
 		_ = c.ClientSetName(ctx, subscriber).Err()
 		return nil
 	}
-	return redis.NewClient(o), redis.NewClient(&sub), nil
+	return redis.NewClient(o), broker.NewSubscriber(&sub), nil
 }
 
 // embeddedRedis starts an in-process Redis for trying things out. Its TTLs

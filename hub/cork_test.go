@@ -1,0 +1,205 @@
+package hub
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"herald/notify"
+)
+
+// Deliver delivers one message and writes it.
+func (h *Hub) Deliver(userID string, m notify.Message) {
+	c := h.NewCork()
+	c.Deliver(userID, m)
+	c.Uncork()
+}
+
+func TestCork(t *testing.T) {
+	h := newHub(t, Options{})
+	_, a := connect(t, h, "a", 0)
+	_, b := connect(t, h, "b", 0)
+	s, c := connect(t, h, "c", 0)
+	_, d := connect(t, h, "d", 0)
+	cork := h.NewCork()
+	for round := range notify.ID(2) { // the second uses the memory of the first
+		a.writes, b.writes = 0, 0
+		cork.Deliver("a", stored(3*round+1, 3*round))
+		cork.Deliver("b", stored(round+1, round))
+		cork.Deliver("a", stored(3*round+2, 3*round+1))
+		cork.Deliver("a", notify.Message{Event: "notification", Frame: "passing"})
+		cork.Deliver("a", stored(3*round+3, 3*round+2))
+		if a.writes+b.writes != 0 {
+			t.Errorf("written to before Uncork")
+		}
+		cork.Uncork()
+		if a.writes != 1 || b.writes != 1 {
+			t.Errorf("%d and %d writes, want one each", a.writes, b.writes)
+		}
+	}
+	expect(t, a, "hello", "1", "2", "passing", "3", "4", "5", "passing", "6")
+	expect(t, b, "hello", "1", "2")
+
+	cork.Deliver("c", stored(1, 0))
+	s.Send("error", []byte("an answer"))
+	s.Close(notify.CloseRevoked, 0)
+	cork.Deliver("c", stored(2, 1))
+	cork.Deliver("d", stored(1, 0))
+	h.user("d").sockets[0].End()
+	cork.Uncork()
+	expect(t, c, "hello", "1", "an answer", "bye 4002 false") // nothing overtakes what is held back
+	expect(t, d, "hello")
+}
+
+// TestCorkHoldsLittle: what waits for a Cork does not count as a client that is
+// too slow.
+func TestCorkHoldsLittle(t *testing.T) {
+	for _, queue := range []int{1000, 64 << 10} {
+		t.Run(fmt.Sprint("queue=", queue), func(t *testing.T) {
+			h := newHub(t, Options{QueueBytes: queue})
+			_, p := connect(t, h, "a", 0)
+			cork := h.NewCork()
+			frame := strings.Repeat("x", 700)
+			for i := range notify.ID(1000) {
+				cork.Deliver("a", notify.Message{Event: "notification", ID: i + 1, Prev: i, Frame: frame})
+			}
+			if got := len(p.lines()); got < 900 {
+				t.Errorf("%d of 1,000 frames written before Uncork", got)
+			}
+			cork.Uncork()
+			if got := p.lines(); len(got) != 1001 || p.isClosed() {
+				t.Errorf("%d lines, closed: %v", len(got), p.isClosed())
+			}
+		})
+	}
+}
+
+// TestCorkLeavesTheRest: what the kernel does not take is the socket's own, not
+// memory that the Cork uses again.
+func TestCorkLeavesTheRest(t *testing.T) {
+	h := newHub(t, Options{})
+	_, a := connect(t, h, "a", 0)
+	_, b := connect(t, h, "b", 0)
+	cork := h.NewCork()
+	a.room = 1
+	cork.Deliver("a", stored(11, 0))
+	cork.Uncork()
+	for i := range notify.ID(10) {
+		cork.Deliver("b", stored(i+1, i))
+		cork.Uncork()
+	}
+	cork.Deliver("a", stored(22, 11)) // while the rest of the others waits
+	cork.Uncork()
+	expect(t, a, "hello", "1")
+	a.drain(-1)
+	expect(t, a, "hello", "11", "22")
+	expect(t, b, "hello", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
+}
+
+// TestCorkIsNoStall: a socket does not count as one whose peer takes nothing for
+// what is held back now, however long ago it last had to wait.
+func TestCorkIsNoStall(t *testing.T) {
+	h := newHub(t, Options{})
+	s, p := connect(t, h, "a", 0)
+	s.moved = 1 // 1970
+	cork := h.NewCork()
+	cork.Deliver("a", stored(1, 0))
+	s.Heard()
+	if s.dead(time.Now().Add(-time.Minute)) {
+		t.Error("dead")
+	}
+	cork.Uncork()
+	expect(t, p, "hello", "1")
+}
+
+// TestCorkOfMany is of more sockets than one goroutine writes to.
+func TestCorkOfMany(t *testing.T) {
+	const users, messages = 1000, 20
+	h := newHub(t, Options{})
+	var pipes []*pipe
+	for i := range users {
+		_, p := connect(t, h, fmt.Sprint(i), 0)
+		pipes = append(pipes, p)
+	}
+	cork := h.NewCork()
+	for m := range notify.ID(messages) {
+		for i := range users {
+			cork.Deliver(fmt.Sprint(i), stored(m+1, m))
+		}
+		if m%3 == 2 {
+			cork.Uncork()
+		}
+	}
+	cork.Uncork()
+	want := []string{"hello"}
+	for m := range messages {
+		want = append(want, fmt.Sprint(m+1))
+	}
+	for i, p := range pipes {
+		if got := p.lines(); !slices.Equal(got, want) {
+			t.Fatalf("user %d got %q", i, got)
+		}
+	}
+}
+
+// TestCorksAtOnce: whoever else sends to a socket while a Cork holds something
+// back for it, another Cork included, keeps the order.
+func TestCorksAtOnce(t *testing.T) {
+	const rounds = 500
+	h := newHub(t, Options{})
+	s, p := connect(t, h, "a", 0)
+	var work sync.WaitGroup
+	for _, name := range []string{"x", "y"} {
+		work.Go(func() {
+			cork := h.NewCork()
+			for i := range rounds {
+				cork.Deliver("a", notify.Message{Event: "notification", Frame: fmt.Sprint(name, i)})
+				if i%7 == 0 {
+					cork.Uncork()
+				}
+			}
+			cork.Uncork()
+		})
+	}
+	work.Go(func() {
+		for i := range rounds {
+			s.Send("pong", fmt.Append(nil, "z", i))
+		}
+	})
+	work.Wait()
+	next := map[byte]int{}
+	for _, l := range p.lines()[1:] {
+		if l != fmt.Sprint(string(l[0]), next[l[0]]) {
+			t.Fatalf("%q, want number %d", l, next[l[0]])
+		}
+		next[l[0]]++
+	}
+	if next['x'] != rounds || next['y'] != rounds || next['z'] != rounds {
+		t.Errorf("got %v", next)
+	}
+}
+
+func TestHold(t *testing.T) {
+	h := newHub(t, Options{})
+	p := newPipe()
+	s := h.NewSocket("a", "", line, p)
+	s.Hold([]byte("head\n"))
+	if err := h.Join(s, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.Greet([]byte("hello"), 0)
+	s.GoLive(0)
+	h.Deliver("a", stored(1, 0))
+	if p.writes != 0 {
+		t.Errorf("%d writes before Uncork", p.writes)
+	}
+	s.Uncork()
+	s.Uncork()
+	expect(t, p, "head", "hello", "1")
+	if p.writes != 1 {
+		t.Errorf("%d writes", p.writes)
+	}
+}
