@@ -112,6 +112,50 @@ func TestLoadCountsWaitingAsIdle(t *testing.T) {
 	}
 }
 
+// TestCoalesce: what comes within a turn's time is seen to in one turn.
+func TestCoalesce(t *testing.T) {
+	const bytes = 150
+	l := newLoop(t)
+	a, b := pair(t)
+	defer func() { _, _ = unix.Close(a), unix.Close(b) }()
+	r := &counter{fd: a, want: bytes, done: make(chan struct{})}
+	l.Call(func() { _ = l.Add(a, Reading, r) })
+	l.Coalesce(10 * time.Millisecond)
+	before := l.Load()
+	for range bytes {
+		if _, err := Write(b, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-r.done
+	load := l.Load().Minus(before)
+	l.Call(func() {
+		if r.turns > bytes/3 { // half a second would have to pass
+			t.Errorf("%d turns for %d bytes", r.turns, bytes)
+		}
+	})
+	if load.Busy > load.Of*9/10 {
+		t.Errorf("its sleep counts as work: %+v", load)
+	}
+	l.Coalesce(0)
+}
+
+// counter counts bytes, and the turns in which they come.
+type counter struct {
+	fd, want, turns int
+	done            chan struct{}
+}
+
+func (c *counter) Ready(events uint32) {
+	c.turns++
+	Drain(c.fd, events, make([]byte, 1000), func(b []byte, _ error) bool {
+		if c.want -= len(b); c.want == 0 {
+			close(c.done)
+		}
+		return true
+	})
+}
+
 // pair is two ends of a stream, neither of which blocks.
 func pair(t *testing.T) (a, b int) {
 	t.Helper()

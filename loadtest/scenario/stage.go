@@ -80,6 +80,25 @@ func (st *Stage) Close() {
 	st.sender.Close()
 }
 
+// turnsApart is how far apart the turns of receiving threads are where a server
+// is driven as hard as it goes; latencies are then those of full queues.
+const turnsApart = time.Millisecond
+
+// coalesce lets the receiving threads see to their sockets in turns, unless what
+// is sent has a schedule, so that latencies are the subject. The function it
+// returns ends that.
+func (st *Stage) coalesce(o Options) (stop func()) {
+	set := func(d time.Duration) {
+		for _, l := range st.readers {
+			l.Coalesce(d)
+		}
+	}
+	if o.Rate == 0 {
+		set(turnsApart)
+	}
+	return func() { set(0) }
+}
+
 // receiver is the node that sockets are opened on.
 func (st *Stage) receiver() *target.Server {
 	if st.Server.Delivers != nil {
