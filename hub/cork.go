@@ -22,7 +22,6 @@ import (
 type Cork struct {
 	hub   *Hub
 	held  []*Socket // with something held back
-	first [][]byte  // the first frame for each of held; their queues begin in here
 	since int64     // Unix ns when the oldest of it was held back
 
 	next    atomic.Int64 // the first of held that Uncork has not begun with
@@ -78,8 +77,7 @@ func (c *Cork) Uncork() {
 	c.uncorkSome()
 	c.helpers.Wait()
 	clear(c.held)
-	clear(c.first)
-	c.held, c.first = c.held[:0], c.first[:0]
+	c.held = c.held[:0]
 }
 
 const (
@@ -101,13 +99,12 @@ func (c *Cork) uncorkSome() {
 	}
 }
 
-// hold notes that p is held back for s, and returns a queue of p and since when.
-// The queue is in the Cork's own memory. Called with s.mu held.
-func (c *Cork) hold(s *Socket, p []byte) (queue [][]byte, since int64) {
+// hold notes that something is held back for s, and returns since when. Called
+// with s.mu held.
+func (c *Cork) hold(s *Socket) (since int64) {
 	if len(c.held) == 0 {
 		c.since = time.Now().UnixNano()
 	}
-	c.held, c.first = append(c.held, s), append(c.first, p)
-	n := len(c.first)
-	return c.first[n-1 : n : n], c.since
+	c.held = append(c.held, s)
+	return c.since
 }

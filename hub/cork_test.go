@@ -39,6 +39,11 @@ func TestCork(t *testing.T) {
 		if a.writes != 1 || b.writes != 1 {
 			t.Errorf("%d and %d writes, want one each", a.writes, b.writes)
 		}
+		for _, user := range []string{"a", "b"} {
+			if s := h.user(user).sockets[0]; s.single[0] != nil || s.queue != nil {
+				t.Error("keeps what was sent")
+			}
+		}
 	}
 	expect(t, a, "hello", "1", "2", "passing", "3", "4", "5", "passing", "6")
 	expect(t, b, "hello", "1", "2")
@@ -77,8 +82,7 @@ func TestCorkHoldsLittle(t *testing.T) {
 	}
 }
 
-// TestCorkLeavesTheRest: what the kernel does not take is the socket's own, not
-// memory that the Cork uses again.
+// TestCorkLeavesTheRest: what the kernel does not take stays the socket's queue.
 func TestCorkLeavesTheRest(t *testing.T) {
 	h := newHub(t, Options{})
 	_, a := connect(t, h, "a", 0)
@@ -201,5 +205,52 @@ func TestHold(t *testing.T) {
 	expect(t, p, "head", "hello", "1")
 	if p.writes != 1 {
 		t.Errorf("%d writes", p.writes)
+	}
+}
+
+// TestCorkAndFlood: whoever sends more than may be held back writes what a Cork
+// holds, while that goes on holding.
+func TestCorkAndFlood(t *testing.T) {
+	h := newHub(t, Options{})
+	var sockets []*Socket
+	var pipes []*pipe
+	for i := range 50 {
+		s, p := connect(t, h, fmt.Sprint(i), 0)
+		sockets, pipes = append(sockets, s), append(pipes, p)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		big := []byte(strings.Repeat("y", corkBytes))
+		for range 20 {
+			for _, s := range sockets {
+				s.Send("pong", big)
+			}
+		}
+	})
+	work.Go(func() {
+		cork := h.NewCork()
+		for i := range 100 {
+			for u := range sockets {
+				cork.Deliver(fmt.Sprint(u), notify.Message{Event: "notification", Frame: fmt.Sprint("x", i)})
+			}
+			if i%10 == 9 {
+				cork.Uncork()
+			}
+		}
+	})
+	work.Wait()
+	for _, p := range pipes {
+		n := 0
+		for _, l := range p.lines()[1:] {
+			if l[0] == 'x' {
+				if l != fmt.Sprint("x", n) {
+					t.Fatalf("%q, want number %d", l, n)
+				}
+				n++
+			}
+		}
+		if n != 100 {
+			t.Errorf("%d of 100", n)
+		}
 	}
 }

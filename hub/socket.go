@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +62,7 @@ type Socket struct {
 	mu     sync.Mutex
 	state  state         // guarded by mu
 	queue  [][]byte      // guarded by mu: waiting for the transport, or for a Cork; the first may be partly written
+	single [1][]byte     // guarded by mu: the queue that begins with a frame held back is in here
 	corked bool          // guarded by mu: the queue is held back, and Uncork or a Cork will write it
 	queued int           // guarded by mu: bytes in queue
 	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
@@ -155,8 +155,13 @@ func (s *Socket) sendCorked(c *Cork, p []byte) {
 		s.sendLocked(p)
 		return
 	}
-	s.queue, s.moved = c.hold(s, p)
-	s.queued, s.corked = len(p), true
+	s.holdLocked(p, c.hold(s))
+}
+
+// holdLocked makes p the queue.
+func (s *Socket) holdLocked(p []byte, now int64) {
+	s.single[0] = p
+	s.queue, s.queued, s.moved, s.corked = s.single[:], len(p), now, true
 }
 
 func (s *Socket) sendLocked(p []byte) {
@@ -177,7 +182,7 @@ func (s *Socket) sendLocked(p []byte) {
 func (s *Socket) Hold(p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue, s.queued, s.moved, s.corked = [][]byte{p}, len(p), time.Now().UnixNano(), true
+	s.holdLocked(p, time.Now().UnixNano())
 }
 
 // Uncork writes what Hold, or a Cork, has held back.
@@ -192,8 +197,11 @@ func (s *Socket) uncorkLocked() {
 		return
 	}
 	s.corked = false
-	if !s.flushLocked(s.out.Write) {
-		s.queue = slices.Clone(s.queue) // off the Cork's own memory
+	done := s.flushLocked(s.out.Write)
+	if len(s.queue) == 0 || &s.queue[0] != &s.single[0] {
+		s.single[0] = nil // the queue has moved on, and kept it there
+	}
+	if !done {
 		s.out.Drain(s.flush)
 	}
 }
