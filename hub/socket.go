@@ -61,11 +61,11 @@ type Socket struct {
 
 	mu     sync.Mutex
 	state  state         // guarded by mu
-	queue  [][]byte      // guarded by mu: waiting for the transport, or for a Cork; the first may be partly written
-	single [1][]byte     // guarded by mu: the queue that begins with a frame held back is in here
 	corked bool          // guarded by mu: the queue is held back, and Uncork or a Cork will write it
+	queue  [][]byte      // guarded by mu: waiting for the transport, or held back; the first may be partly written
 	queued int           // guarded by mu: bytes in queue
 	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
+	single [1][]byte     // guarded by mu: the queue that begins with a frame held back is in here
 	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
