@@ -1,0 +1,225 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"herald/notify"
+)
+
+// What is sent to a socket is written at once, unless something waits: then it
+// goes behind that, in the socket's queue. A queue waits for the transport, which
+// Drain watches, or is held back, and whoever held it calls Uncork.
+
+// Send sends one frame to this socket alone. It never blocks.
+func (s *Socket) Send(event string, frame []byte) {
+	s.send(s.wire.Encode(notify.Message{Event: event, Frame: string(frame)}))
+}
+
+// SendRaw sends bytes that are framed already: the answers that the transport's
+// own protocol demands.
+func (s *Socket) SendRaw(p []byte) { s.send(p) }
+
+// send writes p at once if nothing waits, else queues it. A queue that would
+// grow past its bound closes the socket with 4102: nobody waits for it, and it
+// resumes with what it has. p is shared and never modified.
+func (s *Socket) send(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sendLocked(p)
+}
+
+// sendCorked is send, but if nothing waits c holds p back; c may be nil.
+func (s *Socket) sendCorked(c *Cork, p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c == nil || s.queued > 0 || s.state != open {
+		s.sendLocked(p)
+		return
+	}
+	s.holdLocked(p, c.hold(s))
+}
+
+// holdLocked makes p the queue.
+func (s *Socket) holdLocked(p []byte, now int64) {
+	s.single[0] = p
+	s.queue, s.queued, s.moved, s.corked = s.single[:], len(p), now, true
+}
+
+func (s *Socket) sendLocked(p []byte) {
+	if s.corked && s.queued+len(p) > min(corkBytes, s.hub.o.QueueBytes) {
+		s.uncorkLocked()
+	}
+	switch {
+	case s.state != open:
+	case s.queued > 0 && (s.queued+len(p) > s.hub.o.QueueBytes || len(s.queue) >= maxQueued):
+		s.closeLocked(notify.CloseTooSlow, 0)
+	default:
+		s.writeLocked(p)
+	}
+}
+
+// Hold holds p back, the first bytes of the connection, so that what is sent until
+// Uncork goes with it. p is never modified.
+func (s *Socket) Hold(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holdLocked(p, time.Now().UnixNano())
+}
+
+// Uncork writes what Hold, or a Cork, has held back.
+func (s *Socket) Uncork() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uncorkLocked()
+}
+
+func (s *Socket) uncorkLocked() {
+	if !s.corked {
+		return
+	}
+	s.corked = false
+	done := s.flushLocked(s.out.Write)
+	if len(s.queue) == 0 || &s.queue[0] != &s.single[0] {
+		s.single[0] = nil // the queue has moved on, and kept it there
+	}
+	if !done {
+		s.out.Drain(s.flush)
+	}
+}
+
+// maxQueued is how many frames may wait, however small: each costs its
+// bookkeeping.
+const maxQueued = 4096
+
+// writeLocked writes or queues p.
+func (s *Socket) writeLocked(p []byte) {
+	if s.queued > 0 {
+		s.queue = append(s.queue, p)
+		s.queued += len(p)
+		return
+	}
+	n, err := s.out.Write(p)
+	if err != nil {
+		s.endLocked()
+		return
+	}
+	if n < len(p) {
+		s.queue = append(s.queue, p[n:])
+		s.queued, s.moved = len(p)-n, time.Now().UnixNano()
+		s.out.Drain(s.flush)
+	}
+}
+
+// flushBytes is how much of a queue goes into one write.
+const flushBytes = 64 << 10
+
+var flushBuffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes); return &b }}
+
+// flush writes what has queued up, many frames in one write. It returns true
+// when nothing is left to do.
+func (s *Socket) flush(write func([]byte) (int, error)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flushLocked(write)
+}
+
+func (s *Socket) flushLocked(write func([]byte) (int, error)) bool {
+	for s.queued > 0 && s.state != ended {
+		n, all, err := s.writeHeadLocked(write)
+		if err != nil {
+			s.endLocked()
+			return true
+		}
+		if n > 0 {
+			s.consumeLocked(n)
+			s.signalRoomLocked()
+		}
+		if !all {
+			if n > 0 {
+				s.moved = time.Now().UnixNano()
+			}
+			return false
+		}
+	}
+	if s.state == closing && !s.wire.Answers() {
+		s.endLocked()
+	}
+	return true
+}
+
+// writeHeadLocked writes the head of the queue in one piece: a large frame as it
+// is, small ones copied together. all is false if the kernel did not take all of it.
+func (s *Socket) writeHeadLocked(write func([]byte) (int, error)) (n int, all bool, err error) {
+	p := s.queue[0]
+	if len(s.queue) > 1 && len(p) < flushBytes {
+		buf := flushBuffers.Get().(*[]byte)
+		defer flushBuffers.Put(buf)
+		p = s.gatherLocked((*buf)[:0])
+	}
+	n, err = write(p)
+	return n, n == len(p), err
+}
+
+func (s *Socket) gatherLocked(buf []byte) []byte {
+	for _, p := range s.queue {
+		if len(buf)+len(p) > flushBytes {
+			break
+		}
+		buf = append(buf, p...)
+	}
+	return buf
+}
+
+func (s *Socket) consumeLocked(n int) {
+	s.queued -= n
+	for n > 0 && n >= len(s.queue[0]) {
+		n -= len(s.queue[0])
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+	}
+	if n > 0 {
+		s.queue[0] = s.queue[0][n:]
+	}
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+}
+
+// awaitRoom waits until at most half the queue is taken or ctx ends. It returns
+// false once the socket has ended or is closing, or ctx has.
+func (s *Socket) awaitRoom(ctx context.Context) bool {
+	for {
+		room, isOpen := s.hasRoom()
+		if room == nil {
+			return isOpen
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// hasRoom returns what to wait for if there is no room; nil if there is, or if
+// the socket isn't open.
+func (s *Socket) hasRoom() (wait <-chan struct{}, isOpen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != open || s.queued <= s.hub.o.QueueBytes/2 {
+		return nil, s.state == open
+	}
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	return s.room, true
+}
+
+func (s *Socket) signalRoomLocked() {
+	if s.room != nil && (s.state != open || s.queued <= s.hub.o.QueueBytes/2) {
+		close(s.room)
+		s.room = nil
+	}
+}
