@@ -69,7 +69,7 @@ func crowded(t *testing.T) (c *Client, g *gate, open func()) {
 	c = New(rdb)
 	var alone sync.WaitGroup
 	for i := range maxAlone {
-		alone.Go(func() { say(t, c, fmt.Sprint("alone", i)) })
+		alone.Go(func() { say(t.Context(), t, c, fmt.Sprint("alone", i)) })
 	}
 	for range maxAlone {
 		if n := <-g.arrived; n != 1 {
@@ -81,48 +81,62 @@ func crowded(t *testing.T) (c *Client, g *gate, open func()) {
 	return c, g, once
 }
 
-func say(t *testing.T, c *Client, text string) {
-	got, err := echo.EvalSha(t.Context(), c, []string{"!"}, text).Text()
+func say(ctx context.Context, t *testing.T, c *Client, text string) {
+	got, err := echo.EvalSha(ctx, c, []string{"!"}, text).Text()
 	if err != nil || got != text+"!" {
 		t.Errorf("%s: got %q, %v", text, got, err)
 	}
 }
 
-// waiting waits until n callers stand in line.
-func (c *Client) waiting(n int) {
-	for {
-		c.mu.Lock()
-		have := len(c.line)
-		c.mu.Unlock()
-		if have == n {
-			return
-		}
-		time.Sleep(time.Millisecond)
+// line tells of callers that wait, alone or in the line: only then is the context
+// asked for its end.
+type line chan struct{}
+
+type arriving struct {
+	context.Context
+	arrived func() // once
+}
+
+func (a arriving) Done() <-chan struct{} {
+	a.arrived()
+	return a.Context.Done()
+}
+
+// with returns a context for one caller.
+func (l line) with(ctx context.Context) context.Context {
+	return arriving{ctx, sync.OnceFunc(func() { l <- struct{}{} })}
+}
+
+// await waits until n callers wait.
+func (l line) await(n int) {
+	for range n {
+		<-l
 	}
 }
 
 func TestTogether(t *testing.T) {
 	c, g, open := crowded(t)
 	const callers = maxBatch + 10
+	l := make(line)
 	var work sync.WaitGroup
 	for i := range callers {
 		work.Go(func() {
 			if i == 7 {
-				if err := echo.EvalSha(t.Context(), c, []string{"!"}, "bad").Err(); !redis.HasErrorPrefix(err, "BAD") {
+				if err := echo.EvalSha(l.with(t.Context()), c, []string{"!"}, "bad").Err(); !redis.HasErrorPrefix(err, "BAD") {
 					t.Errorf("got %v", err)
 				}
 				return
 			}
-			say(t, c, fmt.Sprint(i))
+			say(l.with(t.Context()), t, c, fmt.Sprint(i))
 		})
 	}
-	c.waiting(callers)
+	l.await(callers)
 	open()
 	work.Wait()
 	if first, second := <-g.arrived, <-g.arrived; first != maxBatch || second != callers-maxBatch {
 		t.Errorf("batches of %d and %d", first, second)
 	}
-	say(t, c, "later") // by itself again
+	say(t.Context(), t, c, "later") // by itself again
 	if n := <-g.arrived; n != 1 {
 		t.Errorf("%d together", n)
 	}
@@ -133,15 +147,16 @@ func TestTogether(t *testing.T) {
 func TestNotLoaded(t *testing.T) {
 	c, _, open := crowded(t)
 	script := redis.NewScript(`return ARGV[1] .. 'new'`)
+	l := make(line)
 	var work sync.WaitGroup
 	for i := range 10 {
 		work.Go(func() {
-			if got, err := script.Run(t.Context(), c, nil, i).Text(); err != nil || got != fmt.Sprint(i, "new") {
+			if got, err := script.Run(l.with(t.Context()), c, nil, i).Text(); err != nil || got != fmt.Sprint(i, "new") {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
 	}
-	c.waiting(10)
+	l.await(10)
 	open()
 	work.Wait()
 }
@@ -150,16 +165,17 @@ func TestNotLoaded(t *testing.T) {
 func TestGivesUp(t *testing.T) {
 	c, g, open := crowded(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	var work sync.WaitGroup
-	work.Go(func() {
-		if err := echo.EvalSha(ctx, c, []string{"!"}, "impatient").Err(); !errors.Is(err, context.Canceled) {
+	l := make(line)
+	var work, gone sync.WaitGroup
+	gone.Go(func() {
+		if err := echo.EvalSha(l.with(ctx), c, []string{"!"}, "impatient").Err(); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	})
-	work.Go(func() { say(t, c, "patient") })
-	c.waiting(2)
+	work.Go(func() { say(l.with(t.Context()), t, c, "patient") })
+	l.await(2)
 	cancel()
-	c.waiting(1)
+	gone.Wait()
 	open()
 	work.Wait()
 	if n := <-g.arrived; n != 1 {
@@ -178,17 +194,18 @@ func TestEachItsOwnTime(t *testing.T) {
 	}
 	c := New(rdb)
 	srv.Stop()
+	l := make(line)
 	var work, short sync.WaitGroup
 	long, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for i := range maxAlone + 5 {
 		work.Go(func() {
-			if got, err := echo.EvalSha(long, c, []string{"!"}, i).Text(); err != nil || got != fmt.Sprint(i, "!") {
+			if got, err := echo.EvalSha(l.with(long), c, []string{"!"}, i).Text(); err != nil || got != fmt.Sprint(i, "!") {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
 	}
-	c.waiting(5)
+	l.await(maxAlone + 5)
 	for range 5 {
 		short.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -208,17 +225,18 @@ func TestEachItsOwnTime(t *testing.T) {
 func TestPanic(t *testing.T) {
 	c, g, open := crowded(t)
 	g.panics = true
+	l := make(line)
 	var work sync.WaitGroup
 	for range 3 {
 		work.Go(func() {
-			if err := echo.EvalSha(t.Context(), c, []string{"!"}, "x").Err(); err == nil || !strings.Contains(err.Error(), "panicked") {
+			if err := echo.EvalSha(l.with(t.Context()), c, []string{"!"}, "x").Err(); err == nil || !strings.Contains(err.Error(), "panicked") {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	c.waiting(3)
+	l.await(3)
 	open()
 	work.Wait()
 	<-g.arrived
-	say(t, c, "later")
+	say(t.Context(), t, c, "later")
 }

@@ -244,13 +244,7 @@ func (c *loopConn) end() {
 }
 
 // Write implements hub.Transport.
-func (c *loopConn) Write(p []byte) (int, error) {
-	n, err := rawio.Write(c.fd, p)
-	if err == unix.EAGAIN {
-		err = nil
-	}
-	return n, err
-}
+func (c *loopConn) Write(p []byte) (int, error) { return writeNow(c.fd, p) }
 
 // drainStep is what hub.Transport.Drain is given.
 type drainStep func(write func([]byte) (int, error)) bool

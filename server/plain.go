@@ -3,11 +3,12 @@
 package server
 
 import (
-	"errors"
 	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"herald/rawio"
 )
 
 // plainConn is a connection with a goroutine that reads. It writes without
@@ -85,23 +86,18 @@ func (c *plainConn) Write(p []byte) (int, error) {
 }
 
 func (c *plainConn) write(fd uintptr) bool {
-	c.n, c.err = writeNow(fd, c.p)
+	c.n, c.err = writeNow(int(fd), c.p)
 	return true // never wait here
 }
 
-// writeNow is one write to a descriptor that doesn't block.
-func writeNow(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := unix.Write(int(fd), p)
-		switch {
-		case err == nil:
-			return n, nil
-		case errors.Is(err, unix.EAGAIN):
-			return 0, nil
-		case !errors.Is(err, unix.EINTR):
-			return 0, err
-		}
+// writeNow is one write to a descriptor that doesn't block: of what it takes now,
+// perhaps nothing.
+func writeNow(fd int, p []byte) (int, error) {
+	n, err := rawio.Write(fd, p)
+	if err == unix.EAGAIN {
+		err = nil
 	}
+	return n, err
 }
 
 // Drain implements hub.Transport. step has to write inside of RawConn.Write:
@@ -111,7 +107,7 @@ func writeNow(fd uintptr, p []byte) (int, error) {
 func (c *plainConn) Drain(step func(write func([]byte) (int, error)) bool) {
 	go func() {
 		err := c.raw.Write(func(fd uintptr) bool {
-			return step(func(p []byte) (int, error) { return writeNow(fd, p) })
+			return step(func(p []byte) (int, error) { return writeNow(int(fd), p) })
 		})
 		if err != nil {
 			step(func([]byte) (int, error) { return 0, err })

@@ -1,11 +1,12 @@
-//go:build linux && race
+//go:build unix && (!linux || race)
 
 package rawio
 
 import "syscall"
 
-// The race detector takes what goes through a descriptor for synchronisation, and
-// learns of it from package syscall alone.
+// The ordinary calls: elsewhere than on Linux nothing was measured, and the race
+// detector, which takes what goes through a descriptor for synchronisation, learns
+// of it from package syscall alone.
 
 func read(fd int, p []byte) (n int, err error) {
 	for err = syscall.EINTR; err == syscall.EINTR; {
