@@ -42,6 +42,7 @@ type loadFlags struct {
 	Window      int           `group:"Load" placeholder:"N" help:"Messages at once on their way from Redis to the sockets (redis)."`
 	Churn       float64       `group:"Load" placeholder:"N" help:"Sockets a second that are lost and come back (mix, soak)."`
 	Slow        int           `group:"Load" placeholder:"N" help:"Sockets that stop reading (slow)."`
+	Confine     bool          `group:"Load" help:"All of it on one processor that is kept awake: latencies without the time that a hypervisor takes to wake processors. Not with --target."`
 	Loops       int           `group:"Load" placeholder:"N" help:"Threads that receive (default: one for four cores)."`
 }
 
@@ -52,7 +53,7 @@ func (f loadFlags) over(d loadFlags) loadFlags {
 		Publishers: cmp.Or(f.Publishers, d.Publishers, 32), Message: cmp.Or(f.Message, d.Message, 200),
 		Rate: cmp.Or(f.Rate, d.Rate), WarmUp: cmp.Or(f.WarmUp, d.WarmUp, time.Second), Duration: cmp.Or(f.Duration, d.Duration, 5*time.Second),
 		Runs: cmp.Or(f.Runs, d.Runs, 3), Abreast: cmp.Or(f.Abreast, d.Abreast, 32), InFlight: cmp.Or(f.InFlight, d.InFlight, 1),
-		Window: cmp.Or(f.Window, d.Window, 4096), Churn: cmp.Or(f.Churn, d.Churn, 50), Slow: cmp.Or(f.Slow, d.Slow, 10), Loops: f.Loops,
+		Window: cmp.Or(f.Window, d.Window, 4096), Churn: cmp.Or(f.Churn, d.Churn, 50), Slow: cmp.Or(f.Slow, d.Slow, 10), Confine: f.Confine, Loops: f.Loops,
 	}
 }
 

@@ -40,6 +40,9 @@ func (p *play) all(ctx context.Context, line commandLine) error {
 	if err != nil {
 		return err
 	}
+	if p.Confine && p.Target != "" {
+		return fmt.Errorf("%w: --confine needs a server that is started for it, not --target", errUsage)
+	}
 	o.Hold = p.hold
 	began := time.Now()
 	pr := newProgress(os.Stderr, p.Quiet)
@@ -91,6 +94,13 @@ func (p *play) once(ctx context.Context, pr *progress, b *target.Builder, o scen
 		return nil, "", err
 	}
 	defer st.Close()
+	if p.Confine {
+		release, err := st.Confine()
+		if err != nil {
+			return nil, "", err
+		}
+		defer release()
+	}
 	o, note := o.Fit()
 	run, err := p.run(ctx, st, o)
 	if err == nil && note != "" {
@@ -139,6 +149,9 @@ func (f loadFlags) shown() map[string]string {
 	}
 	if f.Rate > 0 {
 		shown["rate"] = measure.PerSecond.Format(f.Rate)
+	}
+	if f.Confine {
+		shown["processors"] = "1, kept awake"
 	}
 	return shown
 }

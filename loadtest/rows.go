@@ -45,6 +45,8 @@ var lines = []line{
 	{name: "… Redis CPU per message", part: scenario.PartPublish, metric: scenario.RedisPerMsg, unit: measure.Seconds},
 	{name: "p50 at 1,000 publishes/s", part: scenario.PartPaced, metric: scenario.Delivery + " p50", unit: measure.Seconds},
 	{name: "p99 at 1,000 publishes/s", part: scenario.PartPaced, metric: scenario.Delivery + " p99", unit: measure.Seconds, least: value(800 * micro), aim: value(450 * micro)},
+	{name: "… everything on one processor that is kept awake: p50", part: scenario.PartConfined, metric: scenario.Delivery + " p50", unit: measure.Seconds},
+	{name: "… p99", part: scenario.PartConfined, metric: scenario.Delivery + " p99", unit: measure.Seconds, least: value(800 * micro), aim: value(450 * micro)},
 	{name: "Redis channel → sockets", part: scenario.PartRedis, metric: scenario.Rate, unit: measure.PerSecond, more: true, least: ratio(1.8), aim: ratio(2.5)},
 	{name: "… server CPU per message", part: scenario.PartRedis, metric: scenario.CPUPerMessage, unit: measure.Seconds, least: ratio(0.55), aim: ratio(0.40)},
 	{name: "stored frames of another node → sockets", part: scenario.PartStored, metric: scenario.Rate, unit: measure.PerSecond, more: true},
@@ -62,7 +64,7 @@ var lines = []line{
 
 // parts are those of a suite in the order of the table.
 var parts = []string{
-	scenario.PartPublish, scenario.PartPaced, scenario.PartRedis, scenario.PartStored, scenario.PartFanout1, scenario.PartFanout4,
+	scenario.PartPublish, scenario.PartPaced, scenario.PartConfined, scenario.PartRedis, scenario.PartStored, scenario.PartFanout1, scenario.PartFanout4,
 	scenario.PartConnect, scenario.PartIdle,
 }
 

@@ -57,7 +57,7 @@ func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b
 
 	st.tell(what, o.Duration)
 	acc := newAccount(c)
-	ob, err := st.observe(interval(o.Duration), counts(c, caller))
+	ob, err := st.observe(st.interval(o.Duration), counts(c, caller))
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o O
 	}
 	st.tell("idle", o.Duration)
 	p := st.processes()
-	samples := p.Watch(interval(o.Duration), func() measure.Counts { return measure.Counts{Connections: c.Open()} })
+	samples := p.Watch(st.interval(o.Duration), func() measure.Counts { return measure.Counts{Connections: c.Open()} })
 	stop, err := p.Start()
 	if err == nil {
 		err = pause(ctx, o.Duration)

@@ -50,7 +50,7 @@ func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Op
 	c.AwaitReceived(ctx, before+m.accepted.Load(), time.Second)
 
 	st.tell(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
-	ob, err := st.observe(interval(o.Duration), withGoroutines(ctx, st.receiver(), counts(c, caller)))
+	ob, err := st.observe(st.interval(o.Duration), withGoroutines(ctx, st.receiver(), counts(c, caller)))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package scenario
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"herald/loadtest/crowd"
@@ -68,9 +69,20 @@ func (st *Stage) observe(every time.Duration, counts func() measure.Counts) (*ob
 func (st *Stage) processes() measure.Processes {
 	p := st.receiver().Processes
 	if st.Server.Delivers != nil {
-		p.Others = st.Server.Processes.Server
+		p.Others = slices.Clone(st.Server.Processes.Server)
+	}
+	if st.confined != nil {
+		p.Others = append(p.Others, st.confined.Idler)
 	}
 	return p
+}
+
+// cores are how many processors there are for all of this.
+func (st *Stage) cores() int {
+	if st.confined != nil {
+		return 1
+	}
+	return runtime.NumCPU()
 }
 
 func (st *Stage) loops() []*loop.Loop { return append([]*loop.Loop{st.sender}, st.readers...) }
@@ -150,7 +162,7 @@ func (o *observation) judge(run *measure.Run, u measure.Usage) {
 		run.Note("Other programs were using this machine: the server would do better alone.")
 	}
 	ours := own + (u.Server.Total+u.Redis.Total).Seconds()/wall
-	if ours+strangers >= saturated*float64(runtime.NumCPU()) {
+	if ours+strangers >= saturated*float64(o.stage.cores()) {
 		run.Note("All cores were in use, some by the load generator: the server would do better with a machine of its own.")
 	}
 }

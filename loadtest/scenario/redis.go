@@ -65,7 +65,7 @@ func (st *Stage) redis(ctx context.Context, c *crowd.Crowd, o Options) (*measure
 func (st *Stage) measured(ctx context.Context, c *crowd.Crowd, o Options, do func(*measure.Run, account, func() *measure.Histogram) error) (*measure.Run, error) {
 	run := &measure.Run{}
 	acc := newAccount(c)
-	ob, err := st.observe(interval(o.Duration), func() measure.Counts {
+	ob, err := st.observe(st.interval(o.Duration), func() measure.Counts {
 		return measure.Counts{Sent: c.Received(), Received: c.Received(), Connections: c.Open()}
 	})
 	if err != nil {

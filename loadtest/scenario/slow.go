@@ -66,7 +66,7 @@ func (st *Stage) toEither(ctx context.Context, fast, slow *crowd.Crowd, o Option
 	var forSlow int64 // on the sender's thread
 	anyone := st.anyOf(o.Users)
 	st.tell(fmt.Sprintf("publishing %.0f/s", o.Rate), d)
-	ob, err := st.observe(interval(d), counts(fast, caller))
+	ob, err := st.observe(st.interval(d), counts(fast, caller))
 	if err != nil {
 		return nil, err
 	}

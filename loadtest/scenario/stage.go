@@ -8,7 +8,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +50,8 @@ type Stage struct {
 	readers []*loop.Loop // of the sockets
 	sender  *loop.Loop   // of whoever publishes
 	random  *rand.Rand   // owned by the sender's thread
+
+	confined *target.Confinement // nil: everything may run everywhere
 }
 
 // NewStage starts the loops. tell is called at the start of each phase, with
@@ -97,6 +101,21 @@ func (st *Stage) coalesce(o Options) (stop func()) {
 		set(turnsApart)
 	}
 	return func() { set(0) }
+}
+
+// Confine lets the server, its Redis and this program share one processor that
+// does not sleep, until release is called.
+func (st *Stage) Confine() (release func(), err error) {
+	p := st.processes()
+	c, err := target.Confine(slices.Concat([]int{os.Getpid()}, p.Server, p.Redis, p.Others))
+	if err != nil {
+		return nil, err
+	}
+	st.confined = c
+	return func() {
+		st.confined = nil
+		c.Release()
+	}, nil
 }
 
 // receiver is the node that sockets are opened on.

@@ -13,15 +13,16 @@ import (
 
 // The parts of a suite, by name.
 const (
-	PartConnect = "connect"
-	PartPublish = "publish"
-	PartPaced   = "paced"
-	PartRedis   = "redis"
-	PartStored  = "stored"
-	PartFanout1 = "fanout, 1 in flight"
-	PartFanout4 = "fanout, 4 in flight"
-	PartIdle    = "idle"
-	PartRaw     = "raw writes"
+	PartConnect  = "connect"
+	PartPublish  = "publish"
+	PartPaced    = "paced"
+	PartConfined = "paced, one processor"
+	PartRedis    = "redis"
+	PartStored   = "stored"
+	PartFanout1  = "fanout, 1 in flight"
+	PartFanout4  = "fanout, 4 in flight"
+	PartIdle     = "idle"
+	PartRaw      = "raw writes"
 )
 
 // SuiteOptions are the times of a suite; the rest is as in Options.
@@ -66,13 +67,24 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	}
 	done(PartPaced, run)
 
-	o.Duration, o.Rate = o.Redis, 0
-	run, err = st.redis(ctx, c, o.Options)
-	if errors.Is(err, ErrCannot) {
-		return nil
-	}
-	if err == nil {
+	redis := o.Options
+	redis.Duration, redis.Rate = o.Redis, 0
+	run, err = st.redis(ctx, c, redis)
+	switch {
+	case err == nil:
 		done(PartRedis, run)
+	case !errors.Is(err, ErrCannot):
+		return err
+	}
+
+	// Last, as what is confined takes a moment to make use of all processors again.
+	release, err := st.Confine()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if run, err = st.publish(ctx, c, o.Options); err == nil {
+		done(PartConfined, run)
 	}
 	return err
 }
