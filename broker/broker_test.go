@@ -414,7 +414,10 @@ func listen(t testing.TB, b *Broker, addr string) *ear {
 	go func() {
 		defer close(done)
 		b.Listen(ctx, subscriber(t, addr), Handlers{
-			Deliver:    func(user string, m notify.Message) { e.messages <- addressed{user, m} },
+			Deliver: func(user string, m notify.Message) {
+				m.Frame = strings.Clone(m.Frame)
+				e.messages <- addressed{strings.Clone(user), m}
+			},
 			Subscribed: func() { e.subscribed <- struct{}{} },
 			Channels:   map[string]func(string){"other": func(p string) { e.other <- p }},
 		})

@@ -35,7 +35,7 @@ func TestPatterns(t *testing.T) {
 	go func() {
 		defer close(done)
 		b.Listen(ctx, sub, Handlers{
-			Deliver:    func(user string, _ notify.Message) { messages <- user },
+			Deliver:    func(user string, _ notify.Message) { messages <- strings.Clone(user) },
 			Subscribed: func() { subscribed <- struct{}{} },
 			Patterns:   map[string]func(string, string){kept: hear, forbidden: hear},
 		})

@@ -8,10 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,7 +20,7 @@ import (
 // Redis drops the subscription for its full output buffer.
 type Handlers struct {
 	// Deliver gets each message for a user: a stored or ephemeral notification,
-	// or a read frame.
+	// or a read frame. userID and m.Frame are only valid until it returns.
 	Deliver func(userID string, m notify.Message)
 	// Idle is called when all that has come is delivered and more is waited for.
 	// Default: nobody is told.
@@ -85,11 +83,13 @@ func (b *Broker) Listen(ctx context.Context, sub *Subscriber, h Handlers) {
 	if h.Idle != nil {
 		sub.idle = h.Idle
 	}
+	r := &receiver{Broker: b, h: h}
+	sub.message = r.user
 	canaries := make(chan struct{})
 	go func() { defer close(canaries); b.sing(ctx) }()
 	for wait := time.Duration(0); ctx.Err() == nil; {
 		began := time.Now()
-		err := b.listenOnce(ctx, sub, h)
+		err := r.listenOnce(ctx, sub)
 		sub.idle()
 		b.sub.heard.Store(0)
 		if ctx.Err() != nil {
@@ -117,7 +117,8 @@ func pause(ctx context.Context, d time.Duration) {
 
 // listenOnce subscribes and receives until the subscription ends. Receive
 // cannot be interrupted but by closing the connection, which the watcher does.
-func (b *Broker) listenOnce(ctx context.Context, sub *Subscriber, h Handlers) error {
+func (r *receiver) listenOnce(ctx context.Context, sub *Subscriber) error {
+	b, h := r.Broker, r.h
 	channels := []string{readChannel}
 	for name := range h.Channels {
 		channels = append(channels, name)
@@ -159,8 +160,7 @@ func (b *Broker) listenOnce(ctx context.Context, sub *Subscriber, h Handlers) er
 				return errResubscribed
 			}
 		case *redis.Message:
-			b.sub.received.Add(1)
-			b.receive(m, h)
+			r.receive(m)
 		}
 	}
 }
@@ -226,88 +226,6 @@ func (b *Broker) singOnce(ctx context.Context, name string) {
 		b.learnTime(strconv.FormatInt(now.Val().UnixMilli(), 10), sent, false)
 	}
 }
-
-func (b *Broker) receive(m *redis.Message, h Handlers) {
-	if m.Pattern == "" {
-		b.receiveControl(m, h)
-		return
-	}
-	if m.Pattern != channelPattern {
-		h.Patterns[m.Pattern](m.Channel, m.Payload)
-		return
-	}
-	userID, ok := cutChannel(m.Channel)
-	switch {
-	case !ok:
-		b.drop("channel names no user", m.Channel)
-	case userID[0] == canaryMark[0]:
-		if userID[1:] == b.o.Node {
-			b.sub.heard.Store(int64(time.Since(b.start)))
-		}
-	default:
-		b.receiveMessage(userID, m.Payload, h)
-	}
-}
-
-func (b *Broker) receiveControl(m *redis.Message, h Handlers) {
-	if m.Channel != readChannel {
-		h.Channels[m.Channel](m.Payload)
-		return
-	}
-	userID, frame, ok := strings.Cut(m.Payload, " ")
-	if !ok || !notify.ValidUserID(userID) || notify.CheckJSON(bytesOf(frame)) != nil {
-		b.drop("not a read frame", m.Channel)
-		return
-	}
-	h.Deliver(userID, notify.Message{Event: "read", Frame: frame})
-}
-
-// receiveMessage passes on our own frames untouched and wraps the JSON of
-// programs that know nothing of this gateway.
-func (b *Broker) receiveMessage(userID, payload string, h Handlers) {
-	if id, prev, ok := notify.ParseStored(payload); ok {
-		h.Deliver(userID, notify.Message{Event: "notification", ID: id, Prev: prev, Frame: payload})
-		return
-	}
-	if notify.IsEphemeral(payload) {
-		h.Deliver(userID, notify.Message{Event: "notification", Frame: payload})
-		return
-	}
-	raw := bytesOf(payload)
-	if len(payload) > notify.MaxMessageBytes {
-		b.drop("message of "+strconv.Itoa(len(payload))+" bytes", channel(userID))
-		return
-	}
-	if err := notify.CheckJSON(raw); err != nil {
-		b.drop("message "+err.Error(), channel(userID))
-		return
-	}
-	b.sub.foreign.Add(1)
-	frame := notify.AppendEphemeral(make([]byte, 0, foreignHead+len(raw)), &notify.Draft{Message: raw}, time.Now().UnixMilli())
-	h.Deliver(userID, notify.Message{Event: "notification", Frame: unsafe.String(&frame[0], len(frame))})
-}
-
-// foreignHead is room for what stands around another program's message in a frame.
-const foreignHead = 80
-
-// drop counts a message that is delivered to nobody, and logs one a second.
-func (b *Broker) drop(why, ch string) {
-	b.sub.malformed.Add(1)
-	now, last := int64(time.Since(b.start)), b.sub.warned.Load()
-	if now-last > int64(time.Second) && b.sub.warned.CompareAndSwap(last, now) {
-		b.o.Log.Warn("dropped a published message", "why", why, "channel", strconv.QuoteToASCII(clip(ch, 160)))
-	}
-}
-
-func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
-	}
-	return s
-}
-
-// bytesOf returns the bytes of s without a copy; they must not be changed.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 func randomName() string {
 	var b [8]byte

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestIdle(t *testing.T) {
 		go func() {
 			defer close(done)
 			b.Listen(ctx, sub, Handlers{
-				Deliver:    func(user string, _ notify.Message) { events <- user },
+				Deliver:    func(user string, _ notify.Message) { events <- strings.Clone(user) },
 				Idle:       func() { events <- "idle" },
 				Subscribed: func() { subscribed <- struct{}{} },
 			})
@@ -56,40 +57,176 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// burst is a connection on which so much has come.
-type burst struct {
+// script is a connection on which these have come, one for each Read.
+type script struct {
 	net.Conn
-	left  int
-	reads int
+	parts [][]byte
 }
 
-func (b *burst) Read(p []byte) (int, error) {
-	n := min(len(p), b.left)
-	if n == 0 {
+func (s *script) Read(p []byte) (int, error) {
+	if len(s.parts) == 0 {
 		return 0, io.EOF
 	}
-	b.reads++
-	b.left -= n
+	n := copy(p, s.parts[0])
+	if s.parts[0] = s.parts[0][n:]; len(s.parts[0]) == 0 {
+		s.parts = s.parts[1:]
+	}
 	return n, nil
 }
 
-// TestReadsAll: what has come is read at once, however little is asked for, and
-// idle is called only before the next read.
-func TestReadsAll(t *testing.T) {
-	idle := 0
-	b := &burst{left: readBuffer + 10}
-	c := newSubscriberConn(b, &Subscriber{idle: func() { idle++ }})
-	total := 0
-	for p := make([]byte, 32<<10); ; {
+// bulks is an array of strings as Redis sends it.
+func bulks(texts ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(texts))
+	for _, t := range texts {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(t), t)
+	}
+	return b.String()
+}
+
+// dealt is what becomes of what comes, in order: a message's channel and payload,
+// or a reply that go-redis gets.
+type dealt struct{ channel, payload, reply string }
+
+// wire is how it came.
+func (d dealt) wire() string {
+	if d.channel == "" {
+		return d.reply
+	}
+	return bulks("pmessage", channelPattern, d.channel, d.payload)
+}
+
+func message(user, payload string) dealt { return dealt{channel: channel(user), payload: payload} }
+func reply(text string) dealt            { return dealt{reply: text} }
+
+func wires(list []dealt) string {
+	var b strings.Builder
+	for _, d := range list {
+		b.WriteString(d.wire())
+	}
+	return b.String()
+}
+
+// deal reads all of a stream that comes in pieces of size bytes, the buffer being
+// small at first.
+func deal(stream string, size int) (list []dealt, c *subscriberConn) {
+	in := &script{}
+	for rest := []byte(stream); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+		in.parts = append(in.parts, rest[:min(size, len(rest))])
+	}
+	s := &Subscriber{idle: func() {}}
+	s.message = func(ch, payload string) {
+		list = append(list, dealt{channel: strings.Clone(ch), payload: strings.Clone(payload)})
+	}
+	c = newSubscriberConn(in, s)
+	c.buf = make([]byte, 64)
+	for p := make([]byte, 1<<10); ; {
 		n, err := c.Read(p)
 		if err != nil {
-			break
+			return list, c
 		}
-		if total += n; total <= readBuffer && (b.reads != 1 || idle != 1) {
-			t.Fatalf("after %d bytes: %d reads, idle %d times", total, b.reads, idle)
+		list = append(list, reply(string(p[:n])))
+	}
+}
+
+// TestMessagesAreTakenOut: go-redis gets everything but users' messages, in
+// whatever pieces it comes, and nothing overtakes anything.
+func TestMessagesAreTakenOut(t *testing.T) {
+	want := []dealt{
+		reply("+OK\r\n"),
+		reply("*3\r\n$10\r\npsubscribe\r\n$13\r\nuser:*:events\r\n:1\r\n"),
+		message("1", "a"),
+		message("2", ""),
+		reply("-NOPERM no\r\n"),
+		reply(bulks("message", readChannel, message("not", "this").wire())),
+		message("1", strings.Repeat("x", 300)),
+		message("1", message("not", "this either").wire()),
+		reply(bulks("pmessage", "user:*:eventz", "user:1:eventz", "x")),
+		reply(bulks("pmessage", channelPattern+"z", "user:1:events", "x")),
+		reply("*2\r\n*-1\r\n*2\r\n$-1\r\n:5\r\n"),
+		reply("*0\r\n"),
+		message("3", "z"),
+	}
+	stream := wires(want)
+	for size := 1; size <= len(stream); size++ {
+		if got, _ := deal(stream, size); !slices.Equal(got, want) {
+			t.Fatalf("in pieces of %d bytes:\n%q\nwant\n%q", size, got, want)
 		}
 	}
-	if total != readBuffer+10 || b.reads != 2 || idle != 3 {
-		t.Errorf("%d bytes, %d reads, idle %d times", total, b.reads, idle)
+}
+
+// TestOddReplies: what is not understood is go-redis's, with all that follows.
+func TestOddReplies(t *testing.T) {
+	first, second := message("1", "a"), message("2", "b")
+	for _, odd := range []string{
+		"hello\r\n", ">2\r\n+a\r\n+b\r\n", "$x\r\n", "$+1\r\n", "$01\r\n", "$1\n\r\n", "$1\r\nab\r\n", "$-2\r\n", "$99999999999999\r\n", "*1\r\n?\r\n", "*\r\n",
+		strings.Replace(first.wire(), "\r\n$1\r\n", "\r\n$-2\r\n", 1),
+	} {
+		for _, size := range []int{1, 7, 1000} {
+			got, c := deal(first.wire()+odd+second.wire(), size)
+			if got[0] != first || wires(got[1:]) != odd+second.wire() || c.r != c.w || slices.Contains(got, second) {
+				t.Errorf("%q in pieces of %d bytes:\n%q", odd, size, got)
+			}
+		}
+	}
+}
+
+// TestBufferShrinks: a message that is larger than the buffer leaves no larger one.
+func TestBufferShrinks(t *testing.T) {
+	want := []dealt{message("1", strings.Repeat("x", 3*readBuffer)), message("2", "y")}
+	got, c := deal(wires(want), readBuffer/2)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d messages", len(got))
+	}
+	if c.room(); len(c.buf) > readBuffer {
+		t.Errorf("a buffer of %d bytes", len(c.buf))
+	}
+}
+
+// FuzzSubscriberConn: whatever comes, in whatever pieces, is dealt with whole and in
+// order, and in the same way.
+func FuzzSubscriberConn(f *testing.F) {
+	f.Add("+OK\r\n"+message("1", "a").wire()+bulks("pong", ""), byte(3))
+	f.Add(message("1", "a").wire()+"*2\r\n$1\r\n", byte(200))
+	f.Fuzz(func(t *testing.T, stream string, size byte) {
+		got, c := deal(stream, int(size)+1)
+		if again := wires(got) + string(c.buf[c.r:c.w]); again != stream {
+			t.Fatalf("%q became %q", stream, again)
+		}
+		whole, _ := deal(stream, len(stream)+1)
+		messages := func(list []dealt) []dealt {
+			return slices.DeleteFunc(list, func(d dealt) bool { return d.channel == "" })
+		}
+		if got, whole := messages(got), messages(whole); !slices.Equal(got, whole) {
+			t.Fatalf("%q in pieces: %q, whole: %q", stream, got, whole)
+		}
+	})
+}
+
+// BenchmarkReceive is what a message costs that nobody here wants: one of this
+// program, and plain JSON of another one.
+func BenchmarkReceive(b *testing.B) {
+	text := `"` + strings.Repeat("x", 198) + `"`
+	stored := notify.StoredHead + `1796051442104,"prev":1796051442103,"ts":1796051442104,"message":` + text + `}`
+	if _, _, ok := notify.ParseStored(stored); !ok {
+		b.Fatal(stored)
+	}
+	for name, payload := range map[string]string{"stored": stored, "foreign": text} {
+		b.Run(name, func(b *testing.B) {
+			r := &receiver{Broker: New(nil, Options{}), h: Handlers{Deliver: func(string, notify.Message) {}}}
+			s := &Subscriber{message: r.user, idle: func() {}}
+			burst := []byte(strings.Repeat(message("42", payload).wire(), 1000))
+			in := &script{}
+			c := newSubscriberConn(in, s)
+			p := make([]byte, 1<<10)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; i += 1000 {
+				in.parts = append(in.parts[:0], burst)
+				for len(in.parts) > 0 {
+					_, _ = c.Read(p)
+				}
+			}
+		})
 	}
 }

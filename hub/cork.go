@@ -36,6 +36,7 @@ const corkBytes = 16 << 10
 
 // Deliver sends m to the user's sockets on this node, at the latest when Uncork
 // is called. It never blocks and, for a user who isn't here, allocates nothing.
+// userID and m.Frame may be changed when it has returned.
 //
 // A stored notification goes to the live sockets if it continues what they
 // have; if something is missing before it, Behind is called instead and m

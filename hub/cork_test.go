@@ -7,14 +7,22 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"herald/notify"
 )
 
-// Deliver delivers one message and writes it.
+// Deliver delivers one message, whose memory is another's right after, and writes it.
 func (h *Hub) Deliver(userID string, m notify.Message) {
+	user, frame := []byte(userID), []byte(m.Frame)
+	m.Frame = unsafe.String(unsafe.SliceData(frame), len(frame))
 	c := h.NewCork()
-	c.Deliver(userID, m)
+	c.Deliver(unsafe.String(unsafe.SliceData(user), len(user)), m)
+	for _, b := range [][]byte{user, frame} {
+		for i := range b {
+			b[i] = '#'
+		}
+	}
 	c.Uncork()
 }
 

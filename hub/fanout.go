@@ -1,6 +1,10 @@
 package hub
 
-import "herald/notify"
+import (
+	"strings"
+
+	"herald/notify"
+)
 
 // A user with many sockets is served beside whoever delivers, who must not be
 // kept: thousands of writes take tens of milliseconds. What is announced meanwhile
@@ -53,6 +57,7 @@ func (h *Hub) fanLocked(u *user, m notify.Message) bool {
 	if f.bytes > fanMost {
 		return false
 	}
+	m.Frame = strings.Clone(m.Frame) // whoever delivers keeps it only that long
 	f.waiting = append(f.waiting, m)
 	f.bytes += len(m.Frame)
 	return true
