@@ -135,8 +135,12 @@ func nextBatch(line []*pending) int {
 // lead publishes for the whole batch, of which the caller is the last, and passes
 // the lead on, even if the client panics.
 func (b *Broker) lead(ctx context.Context, batch []*pending) {
-	err := unavailable("publish", errPanicked)
+	var err error
+	returned := false
 	defer func() {
+		if !returned {
+			err = unavailable("publish", errPanicked)
+		}
 		self := batch[len(batch)-1]
 		b.batches.pass(self)
 		for _, p := range batch {
@@ -149,6 +153,7 @@ func (b *Broker) lead(ctx context.Context, batch []*pending) {
 		}
 	}()
 	err = b.publishBatch(ctx, batch)
+	returned = true
 }
 
 // publishBatch notes for each of the batch what became of it.
@@ -161,6 +166,7 @@ func (b *Broker) publishBatch(ctx context.Context, batch []*pending) error {
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	c, want := b.newCall(drafts, Idempotency{}, nil, left), 2*len(batch)
+	defer c.release()
 	c.mode = append(c.mode, apart...)
 	if c.ask(batch) {
 		want += 4 * len(batch)

@@ -48,9 +48,11 @@ type Options struct {
 
 // Broker speaks to one Redis primary. Its clients must never retry a write.
 type Broker struct {
-	rdb     redis.UniversalClient
-	o       Options
-	publish *redis.Script
+	rdb redis.UniversalClient
+	o   Options
+
+	// Static: publish.lua with admit before it, and its name.
+	publishScript, publishHash string
 
 	// offset is Redis's clock minus this node's monotonic one, in ms, as of the
 	// last answer; it dates the deadlines that publish.lua checks.
@@ -105,7 +107,8 @@ func New(rdb redis.UniversalClient, o Options) *Broker {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Broker{rdb: rdb, o: o, publish: redis.NewScript(o.Admit + publishSource), start: time.Now()}
+	script := o.Admit + publishSource
+	return &Broker{rdb: rdb, o: o, publishScript: script, publishHash: redis.NewScript(script).Hash(), start: time.Now()}
 }
 
 func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFunc) {

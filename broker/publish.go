@@ -2,15 +2,10 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"herald/notify"
 )
@@ -53,6 +48,7 @@ func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempo
 
 func (b *Broker) publishAll(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
 	call := b.newCall(drafts, idem, tickets, b.o.Budget)
+	defer call.release()
 	budget := b.o.Budget
 	if call.waits(b) {
 		budget += b.o.WaitTimeout
@@ -86,145 +82,6 @@ func (c *call) publish(ctx context.Context, b *Broker, want int) (_ []int64, rep
 	}
 	return nil, false, unavailable("publish", errors.New("refused as late by Redis's clock"))
 }
-
-// call is one run of publish.lua.
-type call struct {
-	keys    []string
-	lengths []byte
-	tails   []byte
-	print   string
-	until   time.Time // when the publisher gives up
-	mode    []byte    // ARGV[8]: nothing, apart, or tickets
-	held    bool      // it has tickets
-}
-
-// apart is the mode of publishes that fail each for itself.
-const apart = "apart"
-
-// newCall prepares a run for publishers that give up after budget.
-func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Ticket, budget time.Duration) *call {
-	c := &call{
-		keys:  make([]string, 0, 3*len(drafts)+len(tickets)+1),
-		print: idem.Print, until: time.Now().Add(budget), held: tickets != nil,
-	}
-	c.lengths, c.tails = make([]byte, 0, 8*len(drafts)), make([]byte, 0, tailRoom(drafts))
-	for i := range drafts {
-		d := &drafts[i]
-		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
-		if tickets != nil {
-			c.keys = append(c.keys, tickets[i].Key)
-			c.mode = append(append(c.mode, tickets[i].Field...), ' ')
-		}
-		size := 0
-		if i == 0 || !sameTail(d, &drafts[i-1]) {
-			before := len(c.tails)
-			c.tails = notify.AppendTail(c.tails, d)
-			size = len(c.tails) - before
-		}
-		c.lengths = strconv.AppendInt(c.lengths, int64(size), 10)
-		c.lengths = append(c.lengths, ',')
-		c.lengths = strconv.AppendInt(c.lengths, ttlMillis(d), 10)
-		if d.Quiet {
-			c.lengths = append(c.lengths, 'q')
-		}
-		c.lengths = append(c.lengths, ';')
-	}
-	if idem.Key == "" {
-		c.print = ""
-		return c
-	}
-	h := sha256.Sum256([]byte(idem.Key))
-	c.keys = append(c.keys, idempotencyKey(idem.Client, hex.EncodeToString(h[:])))
-	return c
-}
-
-// tailRoom is about what the tails take, in bytes.
-func tailRoom(drafts []notify.Draft) (n int) {
-	for i := range drafts {
-		if d := &drafts[i]; i == 0 || !sameTail(d, &drafts[i-1]) {
-			n += len(d.Message) + len(d.Kind) + len(d.TraceParent) + 64
-		}
-	}
-	return n
-}
-
-func sameTail(a, b *notify.Draft) bool {
-	return len(a.Message) > 0 && len(a.Message) == len(b.Message) && &a.Message[0] == &b.Message[0] &&
-		a.Kind == b.Kind && a.TraceParent == b.TraceParent
-}
-
-func ttlMillis(d *notify.Draft) int64 {
-	switch {
-	case d.Skip != 0:
-		return -int64(d.Skip)
-	case d.Ephemeral:
-		return -1
-	}
-	return d.TTL.Milliseconds()
-}
-
-// run runs the script and takes Redis's time from the answer.
-func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
-	sent := time.Now()
-	text, err := c.eval(ctx, b, []any{
-		b.o.LogLength, b.o.LogRetention.Milliseconds(), c.lengths, c.tails, b.deadline(c.until),
-		c.print, b.o.IdempotencyTTL.Milliseconds(), c.mode,
-	})
-	if err != nil {
-		return nil, err
-	}
-	v := strings.Fields(text)
-	if len(v) < 2 {
-		return nil, fmt.Errorf("unexpected reply %q", text)
-	}
-	if v[0] != "replay" {
-		b.learnTime(v[1], sent, v[0] == "late")
-	}
-	return v, nil
-}
-
-// waits reports whether replicas must have it. They need not for what has
-// tickets: one that takes over without the publish has its ticket still.
-func (c *call) waits(b *Broker) bool { return b.o.WaitReplicas > 0 && !c.held }
-
-func (c *call) eval(ctx context.Context, b *Broker, args []any) (string, error) {
-	if !c.waits(b) {
-		return b.publish.Run(ctx, b.rdb, c.keys, args...).Text()
-	}
-	text, err := c.evalAndWait(ctx, b, args)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		if err := b.publish.Load(ctx, b.rdb).Err(); err != nil {
-			return "", err
-		}
-		text, err = c.evalAndWait(ctx, b, args)
-	}
-	return text, err
-}
-
-// evalAndWait runs the script and WAIT on one connection: WAIT counts the
-// replicas that have all writes of its own connection.
-func (c *call) evalAndWait(ctx context.Context, b *Broker, args []any) (string, error) {
-	var script, wait *redis.Cmd
-	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		script = b.publish.EvalSha(ctx, p, c.keys, args...)
-		wait = p.Do(ctx, "WAIT", b.o.WaitReplicas, b.o.WaitTimeout.Milliseconds())
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	text, err := script.Text()
-	if verdict, _, _ := strings.Cut(text, " "); err != nil || verdict != "stored" && verdict != "replay" {
-		return text, err
-	}
-	if n, err := wait.Int(); err != nil || n < b.o.WaitReplicas {
-		return "", fmt.Errorf("%d of %d replicas have it: %w", n, b.o.WaitReplicas, errors.Join(errReplicas, err))
-	}
-	return text, nil
-}
-
-// errReplicas: stored and announced, but not yet safe.
-var errReplicas = errors.New("too few replicas")
 
 // deadline is until by Redis's clock, in ms, less what an answer may take: a
 // publish that comes later is refused, and one that comes just in time is still
