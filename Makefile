@@ -64,7 +64,7 @@ define benchmarks
 @[ "$$(tail -n 1 $(1))" != FAILED ]
 endef
 
-bench-compare: deps ## the gateway beside the article's server, socket.io and nchan, in 12 minutes
+bench-compare: deps ## the gateway beside the article's server, socket.io and nchan, in 14 minutes
 	@mkdir -p artefacts
 	go run ./loadtest compare --json artefacts/compare.json --html artefacts/compare.html
 

@@ -17,7 +17,7 @@ import (
 )
 
 type compareCmd struct {
-	Quick  bool     `help:"One short round with fewer sockets, in at most two minutes: to see that everything runs."`
+	Quick  bool     `help:"One short round with fewer sockets, in at most two and a half minutes: to see that everything runs."`
 	Rounds int      `placeholder:"N" help:"Rounds, each of all servers in turn (default 3; fewer if time runs out)."`
 	Only   []string `placeholder:"KIND" enum:"herald,article,article-unlimited,socketio,nchan" help:"These servers only; herald is always one."`
 	Strict bool     `help:"Exit with 3 if a goal is not reached."`
@@ -40,7 +40,7 @@ type idlePlan struct {
 
 func (c compareCmd) plan() plan {
 	p := plan{
-		limit: 12 * time.Minute, rounds: 3, raw: 2 * time.Second, idle: idlePlan{15000, time.Minute},
+		limit: 14 * time.Minute, rounds: 3, raw: 2 * time.Second, idle: idlePlan{15000, time.Minute},
 		suite: scenario.SuiteOptions{
 			Options: scenario.Options{
 				Users: 5000, Connections: 5000, Publishers: 32, Message: 200, WarmUp: time.Second, Abreast: 32, Window: 4096,
@@ -49,7 +49,7 @@ func (c compareCmd) plan() plan {
 		},
 	}
 	if c.Quick {
-		p.limit, p.rounds, p.raw, p.idle = 2*time.Minute, 1, time.Second, idlePlan{3000, 10 * time.Second}
+		p.limit, p.rounds, p.raw, p.idle = 150*time.Second, 1, time.Second, idlePlan{3000, 10 * time.Second}
 		s := &p.suite
 		s.Users, s.Connections, s.WarmUp = 2000, 2000, 500*time.Millisecond
 		s.FirstWarmUp, s.Publish, s.Paced, s.Redis, s.Fanout = 2*time.Second, 1500*time.Millisecond, 1500*time.Millisecond, time.Second, time.Second
@@ -69,7 +69,7 @@ func (c compareCmd) Run(ctx context.Context, line commandLine) error {
 	pr := newProgress(os.Stderr, c.Quiet)
 	cmp, err := newComparison(ctx, p, pr, c.kinds())
 	if err == nil {
-		defer cmp.builder.Close()
+		defer cmp.close()
 		err = cmp.all(ctx, began)
 	}
 	pr.close()
@@ -106,7 +106,9 @@ type comparison struct {
 	pr      *progress
 	kinds   []target.Kind
 	builder *target.Builder
+	gateway string // the gateway's program
 	program string // this one, to be started again
+	dir     string // for what those processes write
 
 	runs  map[target.Kind]map[string][]*measure.Run // by part
 	raw   []*measure.Run
@@ -124,8 +126,16 @@ func newComparison(ctx context.Context, p plan, pr *progress, kinds []target.Kin
 	}
 	pr.of("compare")
 	pr.phase("building the gateway", 20*time.Second)
-	_, err = c.builder.Build(ctx)
+	if c.gateway, err = c.builder.Build(ctx); err != nil {
+		return nil, err
+	}
+	c.dir, err = os.MkdirTemp("", "loadtest")
 	return c, err
+}
+
+func (c *comparison) close() {
+	c.builder.Close()
+	_ = os.RemoveAll(c.dir)
 }
 
 // all measures as much as there is time for.
@@ -166,6 +176,9 @@ func (c *comparison) turn(ctx context.Context, kind target.Kind) error {
 	if err == nil && kind == target.Herald {
 		err = errors.Join(c.floor(ctx), c.stored(ctx))
 	}
+	if err == nil && kind != target.ArticleUnlimited {
+		err = c.confined(ctx, kind)
+	}
 	if err != nil && (kind == target.Herald || ctx.Err() != nil) && !errors.Is(context.Cause(ctx), errTimeIsUp) {
 		return fmt.Errorf("%s: %w", kind.Title(), err)
 	}
@@ -184,6 +197,24 @@ func (c *comparison) suite(ctx context.Context, kind target.Kind) error {
 		o.Fanouts = kind != target.ArticleUnlimited // its limiter has no part in it
 		return scenario.Suite(ctx, st, o, func(part string, run *measure.Run) { c.done(kind, part, run) })
 	})
+}
+
+// confined measures latencies on one processor that is kept awake, in a process of
+// its own: what this one has in memory would be in the way there.
+func (c *comparison) confined(ctx context.Context, kind target.Kind) error {
+	o := c.plan.suite
+	c.pr.phase("publishing on one processor", o.WarmUp+o.Paced)
+	r, err := c.startRunner(kind, "publish", "--confine", fmt.Sprintf("--rate=%g", o.PacedRate), fmt.Sprintf("--users=%d", o.Users),
+		fmt.Sprintf("--publishers=%d", o.Publishers), fmt.Sprintf("--message=%d", o.Message), "--warm-up="+o.WarmUp.String(), "--duration="+o.Paced.String())
+	if err != nil {
+		return err
+	}
+	defer r.child.Stop()
+	run, err := r.result(ctx, o.WarmUp+o.Paced+30*time.Second)
+	if err == nil {
+		c.done(kind, scenario.PartConfined, run)
+	}
+	return err
 }
 
 // stored measures a node that only delivers what another one publishes.

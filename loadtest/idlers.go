@@ -4,15 +4,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
-	"herald/loadtest/measure"
-	"herald/loadtest/report"
 	"herald/loadtest/scenario"
 	"herald/loadtest/target"
 )
@@ -21,18 +16,9 @@ import (
 // generator of its own, since one process may not open as many sockets. They
 // connect one after another and are then measured at the same time, in which
 // they need a few percent of a core together.
-func (c *comparison) idle(ctx context.Context) (err error) {
+func (c *comparison) idle(ctx context.Context) error {
 	c.pr.of("idle")
-	program, err := c.builder.Build(ctx)
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "loadtest")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	var all []*idler
+	var all []*runner
 	defer func() {
 		for _, i := range all {
 			i.child.Stop()
@@ -43,7 +29,7 @@ func (c *comparison) idle(ctx context.Context) (err error) {
 			continue // the same server
 		}
 		c.pr.phase(fmt.Sprintf("%s, %d sockets", kind.Title(), c.plan.idle.connections), 10*time.Second)
-		i, err := c.startIdler(ctx, kind, program, dir)
+		i, err := c.startIdler(ctx, kind)
 		if errors.Is(err, context.Canceled) || kind == target.Herald && err != nil {
 			return err
 		}
@@ -60,7 +46,7 @@ func (c *comparison) idle(ctx context.Context) (err error) {
 		}
 	}
 	for _, i := range all {
-		run, err := i.result(ctx, c.plan.idle.hold)
+		run, err := i.result(ctx, c.plan.idle.hold+30*time.Second)
 		if err != nil {
 			c.note("%s, idle: %v", i.kind.Title(), err)
 			continue
@@ -70,48 +56,18 @@ func (c *comparison) idle(ctx context.Context) (err error) {
 	return nil
 }
 
-// idler is another process of this program, in the middle of its idle scenario.
-type idler struct {
-	kind  target.Kind
-	child *target.Child
-	file  string // where it writes its results
-}
-
-func (c *comparison) startIdler(ctx context.Context, kind target.Kind, gateway, dir string) (*idler, error) {
-	i := &idler{kind: kind, file: filepath.Join(dir, string(kind)+".json")}
-	var err error
-	i.child, err = target.StartChild("the idle scenario of "+kind.Title(), c.program, "idle", "--hold", "--quiet",
-		"--start="+string(kind), "--program="+gateway, "--json="+i.file,
-		fmt.Sprintf("--connections=%d", c.plan.idle.connections), "--duration="+c.plan.idle.hold.String())
+func (c *comparison) startIdler(ctx context.Context, kind target.Kind) (*runner, error) {
+	r, err := c.startRunner(kind, "idle", "--hold", fmt.Sprintf("--connections=%d", c.plan.idle.connections), "--duration="+c.plan.idle.hold.String())
 	if err != nil {
 		return nil, err
 	}
-	line, err := i.child.Line(ctx, time.Minute)
+	line, err := r.child.Line(ctx, time.Minute)
 	if err == nil && line != holding {
 		err = fmt.Errorf("it says %q", line)
 	}
 	if err != nil {
-		i.child.Stop()
+		r.child.Stop()
 		return nil, err
 	}
-	return i, nil
-}
-
-// result waits for the end of the scenario.
-func (i *idler) result(ctx context.Context, hold time.Duration) (*measure.Run, error) {
-	if err := i.child.Wait(ctx, hold+30*time.Second); err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(i.file)
-	if err != nil {
-		return nil, err
-	}
-	var r report.Report
-	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, err
-	}
-	if len(r.Results) != 1 || len(r.Results[0].Runs) != 1 {
-		return nil, errors.New("no result")
-	}
-	return r.Results[0].Runs[0], nil
+	return r, nil
 }

@@ -170,7 +170,7 @@ func TestPlans(t *testing.T) {
 		p := c.plan()
 		s := p.suite
 		// What is timed, of all servers and rounds, is less than the limit.
-		turn := s.FirstWarmUp + s.Publish + s.WarmUp + s.Paced + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
+		turn := s.FirstWarmUp + s.Publish + 2*(s.WarmUp+s.Paced) + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
 		if total := time.Duration(p.rounds*len(target.Kinds))*turn + p.idle.hold + time.Duration(p.rounds)*p.raw; total > p.limit*9/10 {
 			t.Errorf("quick %t: %v of %v", c.Quick, total, p.limit)
 		}
@@ -326,7 +326,7 @@ func TestComparison(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.builder.Close()
+	defer c.close()
 	if err := c.all(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}

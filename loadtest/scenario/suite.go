@@ -67,24 +67,13 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	}
 	done(PartPaced, run)
 
-	redis := o.Options
-	redis.Duration, redis.Rate = o.Redis, 0
-	run, err = st.redis(ctx, c, redis)
-	switch {
-	case err == nil:
+	o.Duration, o.Rate = o.Redis, 0
+	run, err = st.redis(ctx, c, o.Options)
+	if errors.Is(err, ErrCannot) {
+		return nil
+	}
+	if err == nil {
 		done(PartRedis, run)
-	case !errors.Is(err, ErrCannot):
-		return err
-	}
-
-	// Last, as what is confined takes a moment to make use of all processors again.
-	release, err := st.Confine()
-	if err != nil {
-		return err
-	}
-	defer release()
-	if run, err = st.publish(ctx, c, o.Options); err == nil {
-		done(PartConfined, run)
 	}
 	return err
 }
