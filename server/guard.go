@@ -158,14 +158,11 @@ func (s *Server) clientIP(c *fiber.Ctx) netip.Addr {
 // values returns every value of a header, copied: fasthttp's memory belongs to
 // the next request as soon as this one is answered. This, queryValues and param
 // are where strings leave it.
-func values(c *fiber.Ctx, name string) []string {
-	raw := c.Request().Header.PeekAll(name)
-	if len(raw) == 0 {
-		return nil
-	}
-	list := make([]string, len(raw))
-	for i, v := range raw {
-		list[i] = string(v)
+func values(c *fiber.Ctx, name string) []string { return appendValues(nil, c, name) }
+
+func appendValues(list []string, c *fiber.Ctx, name string) []string {
+	for _, v := range c.Request().Header.PeekAll(name) {
+		list = append(list, string(v))
 	}
 	return list
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -39,17 +40,60 @@ var acceptOptions = websocket.AcceptOptions{
 // handshake has the library validate the request, and returns the head of the
 // answer that takes it.
 func handshake(c *fiber.Ctx) (head []byte, _ error) {
-	w := &upgradeWriter{header: http.Header{}, hijack: func() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errTakenOver }}
-	_, err := websocket.Accept(w, handshakeRequest(c), &acceptOptions)
+	u := upgrades.Get().(*upgrade)
+	defer u.release()
+	_, err := websocket.Accept(&u.answer, u.ask(c), &acceptOptions)
 	if errors.Is(err, errTakenOver) {
-		return switchingProtocols(w), nil
+		return switchingProtocols(&u.answer), nil
 	}
-	w.header.Del("Content-Type")
-	w.header.Del("X-Content-Type-Options")
-	for name, v := range w.header {
+	u.answer.header.Del("Content-Type")
+	u.answer.header.Del("X-Content-Type-Options")
+	for name, v := range u.answer.header {
 		c.Set(name, v[0])
 	}
-	return nil, w.problem()
+	return nil, u.answer.problem()
+}
+
+// upgrade is a request as the library's Accept takes it, and its answer. Accept
+// keeps nothing of it, so that its memory is used again.
+type upgrade struct {
+	request http.Request
+	values  [len(handshakeHeaders)][1]string
+	answer  upgradeWriter
+}
+
+var upgrades = sync.Pool{New: func() any {
+	return &upgrade{request: http.Request{Header: http.Header{}}, answer: upgradeWriter{header: http.Header{}, hijack: noConnection}}
+}}
+
+func noConnection() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errTakenOver }
+
+func (u *upgrade) release() {
+	clear(u.request.Header)
+	clear(u.answer.header)
+	clear(u.values[:])
+	u.answer.status = 0
+	upgrades.Put(u)
+}
+
+// handshakeHeaders are all that Accept reads.
+var handshakeHeaders = [...]string{
+	"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
+}
+
+// ask copies what Accept reads of a request, every value of each header.
+func (u *upgrade) ask(c *fiber.Ctx) *http.Request {
+	r := &u.request
+	for i, name := range handshakeHeaders {
+		if v := appendValues(u.values[i][:0], c, name); len(v) > 0 {
+			r.Header[name] = v
+		}
+	}
+	r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor = c.Method(), "HTTP/1.1", 1, 1
+	if !c.Request().Header.IsHTTP11() {
+		r.Proto, r.ProtoMinor = "HTTP/1.0", 0
+	}
+	return r
 }
 
 var errTakenOver = errors.New("the handshake is valid")
@@ -69,25 +113,6 @@ func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 			serve(raw, early)
 		}
 	})
-}
-
-// handshakeRequest is what the library's Accept reads of a request, every value
-// of each header, copied.
-func handshakeRequest(c *fiber.Ctx) *http.Request {
-	h := http.Header{}
-	for _, name := range []string{
-		"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key",
-		"Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
-	} {
-		if v := values(c, name); v != nil {
-			h[http.CanonicalHeaderKey(name)] = v
-		}
-	}
-	r := &http.Request{Method: c.Method(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h}
-	if !c.Request().Header.IsHTTP11() {
-		r.Proto, r.ProtoMinor = "HTTP/1.0", 0
-	}
-	return r
 }
 
 // upgradeWriter is the http.ResponseWriter that the library's Accept answers on.
@@ -132,10 +157,24 @@ func release(hc net.Conn) (raw net.Conn, early []byte, err error) {
 	raw = u.UnsafeConn()
 	// With a deadline in the past only what is buffered can be read.
 	_ = raw.SetReadDeadline(time.Unix(1, 0))
-	early, err = io.ReadAll(io.LimitReader(hc, maxHead+1))
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if early, err = readEarly(hc); !errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = raw.Close()
 		return nil, nil, errors.Join(errors.New("connection lost before the upgrade"), err)
 	}
 	return raw, early, raw.SetDeadline(time.Time{})
 }
+
+// readEarly reads until there is nothing more, which is an error; nil means that it
+// is more than fasthttp can have.
+func readEarly(r io.Reader) (early []byte, err error) {
+	b := earlyBuffers.Get().(*[512]byte)
+	defer earlyBuffers.Put(b)
+	for err == nil && len(early) <= maxHead {
+		var n int
+		n, err = r.Read(b[:])
+		early = append(early, b[:n]...)
+	}
+	return early, err
+}
+
+var earlyBuffers = sync.Pool{New: func() any { return new([512]byte) }}
