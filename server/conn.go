@@ -43,16 +43,16 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interv
 // loop, or where there are none into a goroutine of its own. A peer that is never
 // heard from (chatty is false) is watched by the kernel.
 func (s *Server) adopt(raw net.Conn, chatty bool) (peerConn, error) {
-	accepted, ok := raw.(*rawio.Conn)
+	a, ok := raw.(*rawio.Accepted)
 	if !ok {
 		return nil, errNotTCP
 	}
-	tcp := accepted.TCPConn
+	patience := time.Duration(0)
 	if !chatty {
-		setUserTimeout(tcp, readerTimeout)
+		patience = readerTimeout
 	}
 	if s.loops != nil {
-		return s.loops.adopt(tcp)
+		return s.loops.adopt(a, patience)
 	}
-	return s.adoptPlain(tcp)
+	return s.adoptPlain(a, patience)
 }

@@ -2,12 +2,12 @@ package server
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,28 +77,16 @@ func newLoop(panicked func(v any)) (*loop, error) {
 	return l, nil
 }
 
-// adopt takes raw over: raw may be closed, the connection stays open. Nothing is
-// read before start.
-func (ls *loops) adopt(raw *net.TCPConn) (peerConn, error) {
-	fd, err := duplicate(raw)
+// adopt takes a over: a is to be closed, the connection stays open. Nothing is
+// read before start. The kernel ends it if its peer leaves something unread for
+// longer than patience; 0: it doesn't.
+func (ls *loops) adopt(a *rawio.Accepted, patience time.Duration) (peerConn, error) {
+	fd, err := a.Detach()
 	if err != nil {
 		return nil, err
 	}
+	setUserTimeout(fd, patience)
 	return &loopConn{loop: ls.list[ls.next.Add(1)%uint32(len(ls.list))], fd: fd}, nil
-}
-
-// duplicate returns another descriptor of the connection, which unlike raw's own
-// is not in Go's poller.
-func duplicate(raw *net.TCPConn) (fd int, err error) {
-	rc, err := raw.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var dupErr error
-	if err := rc.Control(func(p uintptr) { fd, dupErr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return 0, err
-	}
-	return fd, dupErr
 }
 
 // stop ends the loops. Their connections must have ended.

@@ -13,6 +13,7 @@ import (
 
 	"herald/hub"
 	"herald/notify"
+	"herald/rawio"
 )
 
 // pair is a TCP connection: a client's end, and a loop's.
@@ -20,6 +21,9 @@ func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = rawio.Listen(l, prepare); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
@@ -32,7 +36,7 @@ func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	c, err := ls.adopt(raw.(*net.TCPConn))
+	c, err := ls.adopt(raw.(*rawio.Accepted), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package server
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,9 +31,14 @@ type plainConn struct {
 // readBuffer is how much a plainConn reads at once, in bytes: what clients send is small.
 const readBuffer = 1024
 
-// adoptPlain duplicates the connection, so that its owner may close raw.
-func (s *Server) adoptPlain(raw *net.TCPConn) (peerConn, error) {
-	f, err := raw.File()
+// adoptPlain duplicates the connection, so that its owner may close a. patience is as
+// with loops.adopt.
+func (s *Server) adoptPlain(a *rawio.Accepted, patience time.Duration) (peerConn, error) {
+	tcp, err := a.TCP()
+	if err != nil {
+		return nil, err
+	}
+	f, err := tcp.File()
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +53,7 @@ func (s *Server) adoptPlain(raw *net.TCPConn) (peerConn, error) {
 		_ = conn.Close()
 		return nil, err
 	}
+	_ = c.raw.Control(func(fd uintptr) { setUserTimeout(int(fd), patience) })
 	return c, nil
 }
 

@@ -144,9 +144,14 @@ func New(r Rooms, o Options) (*Server, error) {
 	return s, err
 }
 
-// Serve answers on l until Shutdown. It returns nil after Shutdown.
+// Serve takes l over, and answers on it until Shutdown. It returns nil after
+// Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	prepareAll(l)
+	l, err := rawio.Listen(l, prepare)
+	if err != nil {
+		return err
+	}
 	return s.app.Listener(patient{l, s.o.Log, &onceASecond{}})
 }
 
@@ -209,12 +214,7 @@ func (l patient) Accept() (net.Conn, error) {
 		time.Sleep(wait)
 		c, err = l.Listener.Accept()
 	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return c, err
-	}
-	prepare(tcp)
-	return rawio.New(tcp)
+	return c, err
 }
 
 // fasthttpLog passes on what fasthttp has to say. At debug level: it logs

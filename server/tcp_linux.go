@@ -20,6 +20,7 @@ func prepareAll(l net.Listener) {
 	}
 	_ = raw.Control(func(p uintptr) {
 		fd := int(p)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle/time.Second))
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval/time.Second))
@@ -28,18 +29,15 @@ func prepareAll(l net.Listener) {
 	})
 }
 
-// prepare does nothing: see prepareAll.
-func prepare(*net.TCPConn) {}
+// prepare sets again what Go has set otherwise.
+func prepare(c *net.TCPConn) { _ = c.SetKeepAliveConfig(keepAlive) }
 
 // setUserTimeout sets TCP_USER_TIMEOUT (RFC 5482): how long what we sent may stay
 // unacknowledged, or the peer's window shut, before the kernel ends the
-// connection. A kernel that refuses leaves the hub's own patience.
-func setUserTimeout(conn *net.TCPConn, d time.Duration) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
+// connection; 0: as long as it likes. A kernel that refuses leaves the hub's own
+// patience.
+func setUserTimeout(fd int, d time.Duration) {
+	if d > 0 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
-	})
 }

@@ -18,4 +18,4 @@ func prepare(c *net.TCPConn) {
 
 // setUserTimeout does nothing here: the hub's own patience ends what a peer
 // leaves unread.
-func setUserTimeout(*net.TCPConn, time.Duration) {}
+func setUserTimeout(int, time.Duration) {}
