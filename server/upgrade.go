@@ -26,9 +26,9 @@ import (
 //   - Accept gets a connection that says no. By then it has validated everything
 //     and made the answer's head, which is all that is wanted of it: a library
 //     connection for each client would cost kilobytes (see parser.go).
-//   - The connection's descriptor is duplicated, and fasthttp closes its own as
-//     soon as the hijack handler returns, which is at once: that frees the request
-//     and its buffers. Nothing of *fiber.Ctx may be touched in it.
+//   - The connection's descriptor is taken out of what fasthttp has, which fasthttp
+//     closes as soon as the hijack handler returns, which is at once: that frees the
+//     request and its buffers. Nothing of *fiber.Ctx may be touched in it.
 //   - Bytes that came in one segment with the request sit in fasthttp's reader.
 
 var acceptOptions = websocket.AcceptOptions{
@@ -99,7 +99,7 @@ func (u *upgrade) ask(c *fiber.Ctx) *http.Request {
 var errTakenOver = errors.New("the handshake is valid")
 
 // hijack takes the connection away from fasthttp and has serve take it over; then
-// fasthttp closes its own descriptor. early is what the client sent right behind
+// fasthttp closes what it has. early is what the client sent right behind
 // the request.
 func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 	c.Context().HijackSetNoResponse(true)
