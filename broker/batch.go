@@ -135,12 +135,8 @@ func nextBatch(line []*pending) int {
 // lead publishes for the whole batch, of which the caller is the last, and passes
 // the lead on, even if the client panics.
 func (b *Broker) lead(ctx context.Context, batch []*pending) {
-	var err error
-	returned := false
+	err := errPanicked
 	defer func() {
-		if !returned {
-			err = unavailable("publish", errPanicked)
-		}
 		self := batch[len(batch)-1]
 		b.batches.pass(self)
 		for _, p := range batch {
@@ -153,7 +149,6 @@ func (b *Broker) lead(ctx context.Context, batch []*pending) {
 		}
 	}()
 	err = b.publishBatch(ctx, batch)
-	returned = true
 }
 
 // publishBatch notes for each of the batch what became of it.
@@ -215,6 +210,6 @@ func admission(n [4]int64) Admission {
 }
 
 var (
-	errPanicked = errors.New("the Redis client panicked")
+	errPanicked = unavailable("publish", errors.New("the Redis client panicked"))
 	errRefused  = errors.New("it was refused by Redis")
 )

@@ -19,7 +19,7 @@ func listening(t *testing.T, address string) (l net.Listener, prepared chan *net
 	t.Helper()
 	inner, err := net.Listen("tcp", address)
 	if err != nil {
-		t.Skip(err) // no IPv6 here
+		t.Fatal(err)
 	}
 	prepared = make(chan *net.TCPConn, 1000)
 	if l, err = Listen(inner, func(c *net.TCPConn) { prepared <- c }); err != nil {
@@ -51,6 +51,9 @@ func accepted(t *testing.T, l net.Listener, said string) (*Accepted, *net.TCPCon
 func TestAcceptedIsNotWaitedFor(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
+			if list, _ := os.ReadFile("/proc/net/if_inet6"); address == "[::1]:0" && !bytes.Contains(list, []byte("00000000000000000000000000000001 ")) {
+				t.Skip("this machine has no ::1")
+			}
 			l, _ := listening(t, address)
 			a, peer := accepted(t, l, "ask")
 			if a.RemoteAddr().String() != peer.LocalAddr().String() || a.LocalAddr().String() != peer.RemoteAddr().String() {
