@@ -135,6 +135,17 @@ func (l *Loop) Close() {
 // because its clients share its machine.
 func (l *Loop) Coalesce(d time.Duration) { l.Call(func() { l.coalesce = d }) }
 
+// Urgent is the nice value (setpriority(2)) that a loop's thread begins with, where
+// the process may go that far: what is due is sent, and what comes is seen, before
+// anything else on this machine runs.
+const Urgent = -15
+
+// Nice sets the thread's nice value, if the process may. Not to be called on the
+// loop's thread.
+func (l *Loop) Nice(n int) {
+	l.Call(func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, n) })
+}
+
 // Load is what the thread has done since it was started.
 type Load struct {
 	CPU  time.Duration // processor time
@@ -191,7 +202,7 @@ func (l *Loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -15)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, Urgent)
 	defer unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
 	defer close(l.ended)
 	defer addProcs(-1)

@@ -140,6 +140,17 @@ func TestCoalesce(t *testing.T) {
 	l.Coalesce(0)
 }
 
+func TestNice(t *testing.T) {
+	l := newLoop(t)
+	l.Nice(7)
+	var got int
+	var err error
+	l.Call(func() { got, err = unix.Getpriority(unix.PRIO_PROCESS, 0) })
+	if err != nil || 20-got != 7 { // the system call's answer is 20 minus the nice value
+		t.Errorf("%d, %v", 20-got, err)
+	}
+}
+
 // counter counts bytes, and the turns in which they come.
 type counter struct {
 	fd, want, turns int

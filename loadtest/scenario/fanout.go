@@ -29,7 +29,7 @@ func Fanout(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 
 // fanout is Fanout with a crowd that is there.
 func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b *broadcasts, o Options) error {
-	defer st.coalesce(o)()
+	defer st.standBack(o)()
 	caller, err := st.caller(o.InFlight)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func Publish(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 
 // publish is Publish with a crowd that is there.
 func (st *Stage) publish(ctx context.Context, c *crowd.Crowd, o Options) (*measure.Run, error) {
-	defer st.coalesce(o)()
+	defer st.standBack(o)()
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func RawWrites(ctx context.Context, raw *target.Raw, tell func(string, time.Dura
 	if err := raw.Accepted(ctx); err != nil {
 		return nil, err
 	}
-	defer st.coalesce(o)()
+	defer st.standBack(o)()
 	tell("raw writes", o.Duration)
 	for until := loop.Now() + o.Duration; loop.Now() < until; {
 		due := loop.Now()

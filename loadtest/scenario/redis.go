@@ -30,7 +30,7 @@ func Redis(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 
 // redis is Redis with a crowd that is there.
 func (st *Stage) redis(ctx context.Context, c *crowd.Crowd, o Options) (*measure.Run, error) {
-	defer st.coalesce(o)()
+	defer st.standBack(o)()
 	channel := st.Server.Channel()
 	if channel == "" || st.Server.Redis == "" {
 		return nil, fmt.Errorf("redis: %w: it has no channel that others may publish on, or its Redis is unknown", ErrCannot)
@@ -89,7 +89,7 @@ func Stored(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 
 // stored is Stored with a crowd that is there.
 func (st *Stage) stored(ctx context.Context, c *crowd.Crowd, o Options) (*measure.Run, error) {
-	defer st.coalesce(o)()
+	defer st.standBack(o)()
 	if st.Server.Delivers == nil || st.Server.Batch(nil, nil, nil) == nil {
 		return nil, fmt.Errorf("stored frames: %w: it needs a second node", ErrCannot)
 	}

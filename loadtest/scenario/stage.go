@@ -88,19 +88,24 @@ func (st *Stage) Close() {
 // is driven as hard as it goes; latencies are then those of full queues.
 const turnsApart = time.Millisecond
 
-// coalesce lets the receiving threads see to their sockets in turns, unless what
-// is sent has a schedule, so that latencies are the subject. The function it
-// returns ends that.
-func (st *Stage) coalesce(o Options) (stop func()) {
-	set := func(d time.Duration) {
+// standBack is called before a server is driven: where that is as hard as it goes,
+// receiving threads see to their sockets in turns, and no thread of ours runs
+// before the server's, which clients on machines of their own would not do either.
+// What is sent on a schedule has latencies for its subject, and nothing is changed.
+// The function it returns ends it.
+func (st *Stage) standBack(o Options) (stop func()) {
+	if o.Rate > 0 {
+		return func() {}
+	}
+	set := func(apart time.Duration, nice int) {
 		for _, l := range st.readers {
-			l.Coalesce(d)
+			l.Coalesce(apart)
+			l.Nice(nice)
 		}
+		st.sender.Nice(nice)
 	}
-	if o.Rate == 0 {
-		set(turnsApart)
-	}
-	return func() { set(0) }
+	set(turnsApart, 0)
+	return func() { set(0, loop.Urgent) }
 }
 
 // Confine lets the server, its Redis and this program share one processor that
