@@ -16,7 +16,7 @@ BENCH    ?= .
 BENCHTIME ?= 200ms
 # Of each benchmark: benchstat needs six to tell a difference from noise.
 COUNT    ?= 6
-BASELINE := bench/baseline.txt
+BASELINE := tests/bench/baseline.txt
 
 run: ## start a gateway with an embedded Redis on 127.0.0.1:3000
 	go run ./cmd/gateway
@@ -27,7 +27,7 @@ test: deps lint race ## install what is missing, lint, run every test
 # tests of several packages start many processes each, and one at a time is enough.
 race: ## every test under the race detector, and without it what is other code then
 	go build -race ./...
-	go test -count=1 -timeout $(TIMEOUT) ./rawio ./server
+	go test -count=1 -timeout $(TIMEOUT) ./internal/transport ./server
 	REQUIRE_TOOLS=$(REQUIRE_TOOLS) scripts/gotest.sh -race -count=1 -p 1 -timeout $(TIMEOUT) ./...
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
@@ -69,7 +69,7 @@ bench-compare: deps ## the gateway beside the article's server, socket.io and nc
 	go run ./loadtest compare --json artefacts/compare.json --html artefacts/compare.html
 
 chaos: deps ## minutes of faults while clients listen; prints what each cost
-	REQUIRE_TOOLS=$(REQUIRE_TOOLS) go test -race -count=1 -v -timeout 30m -run 'TestNothing|TestTheChecker' ./chaos -chaos.long
+	REQUIRE_TOOLS=$(REQUIRE_TOOLS) go test -race -count=1 -v -timeout 30m -run 'TestNothing|TestTheChecker' ./tests/chaos -chaos.long
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@grep -rEo --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[A-Za-z0-9_]*' . | \

@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/notify"
 )
 
@@ -87,14 +87,14 @@ func TestPublishesThatWaitGoTogether(t *testing.T) {
 		if n := g.calls.Load(); n != maxAlone+2 {
 			t.Errorf("%d calls for %d alone, and %d and 9 together", n, maxAlone, maxBatch)
 		}
-		logs := map[string][]notify.Message{}
+		logs := map[string][]notify.Frame{}
 		for i, r := range receipts {
 			if _, ok := logs[user(i)]; !ok {
 				logs[user(i)] = readAll(t, b, user(i))
 			}
 			log := logs[user(i)]
-			if log[0].ID != r.ID || !strings.HasSuffix(log[0].Frame, fmt.Sprintf(`"message":%d}`, i)) {
-				t.Errorf("publish %d has receipt %d, the log %s", i, r.ID, log[0].Frame)
+			if log[0].ID != r.ID || !strings.HasSuffix(log[0].JSON, fmt.Sprintf(`"message":%d}`, i)) {
+				t.Errorf("publish %d has receipt %d, the log %s", i, r.ID, log[0].JSON)
 			}
 			logs[user(i)] = log[1:]
 		}

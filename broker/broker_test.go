@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/notify"
 )
 
@@ -63,7 +63,7 @@ func publish(t testing.TB, b *Broker, drafts ...notify.Draft) []Receipt {
 	return r
 }
 
-func readAll(t testing.TB, b *Broker, user string) []notify.Message {
+func readAll(t testing.TB, b *Broker, user string) []notify.Frame {
 	t.Helper()
 	page, err := b.After(t.Context(), user, 0, MaxPage, 1<<30)
 	if err != nil {
@@ -88,8 +88,8 @@ func TestPublishStores(t *testing.T) {
 		if len(log) != 2 || log[0].ID != first.ID || log[0].Prev != 0 || log[1].Prev != first.ID {
 			t.Fatalf("log %+v", log)
 		}
-		if !strings.HasSuffix(log[0].Frame, `"kind":"order.shipped","message":{"a" : "é\u0041", "a":1e400}}`) {
-			t.Errorf("frame %s", log[0].Frame)
+		if !strings.HasSuffix(log[0].JSON, `"kind":"order.shipped","message":{"a" : "é\u0041", "a":1e400}}`) {
+			t.Errorf("frame %s", log[0].JSON)
 		}
 		if log := readAll(t, b, "7"); len(log) != 1 || log[0].ID != other.ID {
 			t.Errorf("other user's log %+v", log)
@@ -136,10 +136,10 @@ func TestManyInOneCall(t *testing.T) {
 		if r[2].ID <= r[0].ID || r[3].ID != 0 {
 			t.Errorf("receipts %+v", r)
 		}
-		if log := readAll(t, b, "1"); len(log) != 2 || !strings.HasSuffix(log[1].Frame, `"message":"x"}`) {
+		if log := readAll(t, b, "1"); len(log) != 2 || !strings.HasSuffix(log[1].JSON, `"message":"x"}`) {
 			t.Errorf("log of 1: %+v", log)
 		}
-		if log := readAll(t, b, "2"); len(log) != 1 || !strings.HasSuffix(log[0].Frame, `"message":{"for":"all"}}`) {
+		if log := readAll(t, b, "2"); len(log) != 1 || !strings.HasSuffix(log[0].JSON, `"message":{"for":"all"}}`) {
 			t.Errorf("log of 2: %+v", log)
 		}
 		if log := readAll(t, b, "3"); len(log) != 0 {
@@ -213,7 +213,7 @@ func TestReadState(t *testing.T) {
 	m.SetTime(now.Add(2 * time.Minute))
 	s, err = b.State(t.Context(), "42")
 	check("two expired", State{Last: ids[3], Unread: 2}, s, err)
-	if log := readAll(t, b, "42"); log[0].Frame != "" || log[1].Frame == "" {
+	if log := readAll(t, b, "42"); log[0].JSON != "" || log[1].JSON == "" {
 		t.Errorf("log %+v", log)
 	}
 	s, err = b.MarkRead(t.Context(), "42", ids[1])
@@ -266,7 +266,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 			}
 			size := 0
 			for _, m := range page.Entries {
-				size += len(m.Frame)
+				size += len(m.JSON)
 				after = m.ID
 			}
 			if got += len(page.Entries); size > 128<<10+8*61_000 {
@@ -340,7 +340,7 @@ func TestStoppedRedisRefusesAndForgets(t *testing.T) {
 	publish(t, b, draft("42", `3`))
 	var frames []string
 	for _, m := range readAll(t, b, "42") {
-		frames = append(frames, m.Frame[strings.LastIndexByte(m.Frame, ':'):])
+		frames = append(frames, m.JSON[strings.LastIndexByte(m.JSON, ':'):])
 	}
 	if got := strings.Join(frames, " "); got != ":1} :3}" {
 		t.Errorf("log has %s", got)
@@ -389,7 +389,7 @@ func TestOutOfMemoryAnnouncesNothing(t *testing.T) {
 	}
 	select {
 	case m := <-heard.messages:
-		t.Errorf("announced what was refused: %.80s", m.Frame)
+		t.Errorf("announced what was refused: %.80s", m.JSON)
 	default:
 	}
 }
@@ -403,7 +403,7 @@ type ear struct {
 
 type addressed struct {
 	user string
-	notify.Message
+	notify.Frame
 }
 
 // listen starts Listen and waits for the subscription.
@@ -414,8 +414,8 @@ func listen(t testing.TB, b *Broker, addr string) *ear {
 	go func() {
 		defer close(done)
 		b.Listen(ctx, subscriber(t, addr), Handlers{
-			Deliver: func(user string, m notify.Message) {
-				m.Frame = strings.Clone(m.Frame)
+			Deliver: func(user string, m notify.Frame) {
+				m.JSON = strings.Clone(m.JSON)
 				e.messages <- addressed{strings.Clone(user), m}
 			},
 			Subscribed: func() { e.subscribed <- struct{}{} },
@@ -437,25 +437,25 @@ func TestListen(t *testing.T) {
 		if r.Nodes != 1 {
 			t.Errorf("announced to %d nodes", r.Nodes)
 		}
-		if m := next(); m.user != "42" || m.ID != r.ID || m.Prev != 0 || !strings.HasSuffix(m.Frame, `"message":{"a" : 1}}`) {
+		if m := next(); m.user != "42" || m.ID != r.ID || m.Prev != 0 || !strings.HasSuffix(m.JSON, `"message":{"a" : 1}}`) {
 			t.Errorf("heard %+v", m)
 		}
 		eph := draft("42", `2`)
 		eph.Ephemeral = true
 		publish(t, b, eph)
-		if m := next(); m.ID != 0 || !strings.HasSuffix(m.Frame, `"message":2}`) {
+		if m := next(); m.ID != 0 || !strings.HasSuffix(m.JSON, `"message":2}`) {
 			t.Errorf("heard %+v", m)
 		}
 		if _, err := b.MarkRead(t.Context(), "42", r.ID); err != nil {
 			t.Fatal(err)
 		}
-		if m := next(); m.Event != "read" || m.user != "42" || m.Frame != string(notify.ReadFrame(r.ID, 0)) {
+		if m := next(); m.Event != "read" || m.user != "42" || m.JSON != string(notify.ReadFrame(r.ID, 0)) {
 			t.Errorf("heard %+v", m)
 		}
 
 		for _, foreign := range []string{`{"any":"json"}`, `{"type":"notification","id":1}`, ` 5 `} {
 			rdb.Publish(t.Context(), "user:42:events", foreign)
-			if m := next(); m.ID != 0 || !strings.HasSuffix(m.Frame, `"message":`+foreign+`}`) || notify.CheckJSON([]byte(m.Frame)) != nil {
+			if m := next(); m.ID != 0 || !strings.HasSuffix(m.JSON, `"message":`+foreign+`}`) || notify.CheckJSON([]byte(m.JSON)) != nil {
 				t.Errorf("heard %+v", m)
 			}
 		}

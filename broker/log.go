@@ -13,9 +13,9 @@ import (
 
 // Page is a piece of a user's log.
 type Page struct {
-	Entries []notify.Message // in order; Frame is "" where the ttl is over
-	Last    notify.ID        // the user's newest id when the page was read
-	Full    bool             // there may be more after the last entry
+	Entries []notify.Frame // in order; Frame is "" where the ttl is over
+	Last    notify.ID      // the user's newest id when the page was read
+	Full    bool           // there may be more after the last entry
 }
 
 // MaxPage is how many entries one read of the log returns at most.
@@ -52,17 +52,17 @@ func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limi
 }
 
 // parseEntry reads an entry; ends is when its ttl is over, now the time, in ms.
-func parseEntry(frame, ends string, now int64) (notify.Message, bool) {
+func parseEntry(frame, ends string, now int64) (notify.Frame, bool) {
 	id, prev, ok := notify.ParseStored(frame)
 	if !ok {
-		return notify.Message{}, false
+		return notify.Frame{}, false
 	}
 	if ends != "0" {
 		if n, err := strconv.ParseInt(ends, 10, 64); err == nil && n <= now {
 			frame = ""
 		}
 	}
-	return notify.Message{Event: "notification", ID: id, Prev: prev, Frame: frame}, true
+	return notify.Frame{Event: "notification", ID: id, Prev: prev, JSON: frame}, true
 }
 
 func isNil(err error) bool { return errors.Is(err, redis.Nil) }

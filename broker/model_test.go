@@ -11,7 +11,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/notify"
 )
 
@@ -162,13 +162,13 @@ func (m *model) somewhere(rng *rand.Rand) notify.ID {
 func shortPage(p Page) (list []string) {
 	for _, m := range p.Entries {
 		text := ""
-		if m.Frame != "" {
+		if m.JSON != "" {
 			const before = `"message":`
-			i := len(m.Frame) - 1
-			for m.Frame[i-len(before):i] != before {
+			i := len(m.JSON) - 1
+			for m.JSON[i-len(before):i] != before {
 				i--
 			}
-			text = m.Frame[i : len(m.Frame)-1]
+			text = m.JSON[i : len(m.JSON)-1]
 		}
 		list = append(list, fmt.Sprint(m.ID, m.Prev, text))
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/notify"
 )
 
@@ -35,7 +35,7 @@ func TestPatterns(t *testing.T) {
 	go func() {
 		defer close(done)
 		b.Listen(ctx, sub, Handlers{
-			Deliver:    func(user string, _ notify.Message) { messages <- strings.Clone(user) },
+			Deliver:    func(user string, _ notify.Frame) { messages <- strings.Clone(user) },
 			Subscribed: func() { subscribed <- struct{}{} },
 			Patterns:   map[string]func(string, string){kept: hear, forbidden: hear},
 		})

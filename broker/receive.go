@@ -42,7 +42,7 @@ func (r *receiver) control(m *redis.Message) {
 		r.drop("not a read frame", m.Channel)
 		return
 	}
-	r.h.Deliver(userID, notify.Message{Event: "read", Frame: frame})
+	r.h.Deliver(userID, notify.Frame{Event: "read", JSON: frame})
 }
 
 // user gets what came by channelPattern. Both texts are valid until it returns.
@@ -65,11 +65,11 @@ func (r *receiver) user(ch, payload string) {
 // know nothing of this gateway.
 func (r *receiver) message(userID, payload string) {
 	if id, prev, ok := notify.ParseStored(payload); ok {
-		r.h.Deliver(userID, notify.Message{Event: "notification", ID: id, Prev: prev, Frame: payload})
+		r.h.Deliver(userID, notify.Frame{Event: "notification", ID: id, Prev: prev, JSON: payload})
 		return
 	}
 	if notify.IsEphemeral(payload) {
-		r.h.Deliver(userID, notify.Message{Event: "notification", Frame: payload})
+		r.h.Deliver(userID, notify.Frame{Event: "notification", JSON: payload})
 		return
 	}
 	if len(payload) > notify.MaxMessageBytes {
@@ -83,7 +83,7 @@ func (r *receiver) message(userID, payload string) {
 	}
 	r.sub.foreign.Add(1)
 	r.frame = notify.AppendEphemeral(r.frame[:0], &notify.Draft{Message: raw}, time.Now().UnixMilli())
-	r.h.Deliver(userID, notify.Message{Event: "notification", Frame: view(r.frame)})
+	r.h.Deliver(userID, notify.Frame{Event: "notification", JSON: view(r.frame)})
 }
 
 // drop counts a message that is delivered to nobody, and logs one a second.

@@ -14,7 +14,7 @@ type Local interface {
 	Repair(userID string, newest notify.ID) bool
 	Position(userID string) (last notify.ID, ok bool)
 	Target(userID string) notify.ID
-	Backfill(userID string, entries []notify.Message)
+	Backfill(userID string, entries []notify.Frame)
 	Repaired(userID string, target, newest notify.ID) bool
 	// AwaitRoom returns when the user's sockets can take more, or ctx ends.
 	AwaitRoom(ctx context.Context, userID string)

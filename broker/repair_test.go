@@ -31,7 +31,7 @@ func (l *lateLocal) Position(string) (notify.ID, bool) {
 	return 0, l.asked > 1 // nobody is live when it is asked first
 }
 
-func (l *lateLocal) Backfill(_ string, entries []notify.Message) {
+func (l *lateLocal) Backfill(_ string, entries []notify.Frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range entries {

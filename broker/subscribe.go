@@ -21,7 +21,7 @@ import (
 type Handlers struct {
 	// Deliver gets each message for a user: a stored or ephemeral notification,
 	// or a read frame. userID and m.Frame are only valid until it returns.
-	Deliver func(userID string, m notify.Message)
+	Deliver func(userID string, m notify.Frame)
 	// Idle is called when all that has come is delivered and more is waited for.
 	// Default: nobody is told.
 	Idle func()

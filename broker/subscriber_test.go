@@ -28,7 +28,7 @@ func TestIdle(t *testing.T) {
 		go func() {
 			defer close(done)
 			b.Listen(ctx, sub, Handlers{
-				Deliver:    func(user string, _ notify.Message) { events <- strings.Clone(user) },
+				Deliver:    func(user string, _ notify.Frame) { events <- strings.Clone(user) },
 				Idle:       func() { events <- "idle" },
 				Subscribed: func() { subscribed <- struct{}{} },
 			})
@@ -213,7 +213,7 @@ func BenchmarkReceive(b *testing.B) {
 	}
 	for name, payload := range map[string]string{"stored": stored, "foreign": text} {
 		b.Run(name, func(b *testing.B) {
-			r := &receiver{Broker: New(nil, Options{}), h: Handlers{Deliver: func(string, notify.Message) {}}}
+			r := &receiver{Broker: New(nil, Options{}), h: Handlers{Deliver: func(string, notify.Frame) {}}}
 			s := &Subscriber{message: r.user, idle: func() {}}
 			burst := []byte(strings.Repeat(message("42", payload).wire(), 1000))
 			in := &script{}

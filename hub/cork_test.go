@@ -13,9 +13,9 @@ import (
 )
 
 // Deliver delivers one message, whose memory is another's right after, and writes it.
-func (h *Hub) Deliver(userID string, m notify.Message) {
-	user, frame := []byte(userID), []byte(m.Frame)
-	m.Frame = unsafe.String(unsafe.SliceData(frame), len(frame))
+func (h *Hub) Deliver(userID string, m notify.Frame) {
+	user, frame := []byte(userID), []byte(m.JSON)
+	m.JSON = unsafe.String(unsafe.SliceData(frame), len(frame))
 	c := h.NewCork()
 	c.Deliver(unsafe.String(unsafe.SliceData(user), len(user)), m)
 	for _, b := range [][]byte{user, frame} {
@@ -38,7 +38,7 @@ func TestCork(t *testing.T) {
 		cork.Deliver("a", stored(3*round+1, 3*round))
 		cork.Deliver("b", stored(round+1, round))
 		cork.Deliver("a", stored(3*round+2, 3*round+1))
-		cork.Deliver("a", notify.Message{Event: "notification", Frame: "passing"})
+		cork.Deliver("a", notify.Frame{Event: "notification", JSON: "passing"})
 		cork.Deliver("a", stored(3*round+3, 3*round+2))
 		if a.writes+b.writes != 0 {
 			t.Errorf("written to before Uncork")
@@ -77,7 +77,7 @@ func TestCorkHoldsLittle(t *testing.T) {
 			cork := h.NewCork()
 			frame := strings.Repeat("x", 700)
 			for i := range notify.ID(1000) {
-				cork.Deliver("a", notify.Message{Event: "notification", ID: i + 1, Prev: i, Frame: frame})
+				cork.Deliver("a", notify.Frame{Event: "notification", ID: i + 1, Prev: i, JSON: frame})
 			}
 			if got := len(p.lines()); got < 900 {
 				t.Errorf("%d of 1,000 frames written before Uncork", got)
@@ -168,7 +168,7 @@ func TestCorksAtOnce(t *testing.T) {
 		work.Go(func() {
 			cork := h.NewCork()
 			for i := range rounds {
-				cork.Deliver("a", notify.Message{Event: "notification", Frame: fmt.Sprint(name, i)})
+				cork.Deliver("a", notify.Frame{Event: "notification", JSON: fmt.Sprint(name, i)})
 				if i%7 == 0 {
 					cork.Uncork()
 				}
@@ -239,7 +239,7 @@ func TestCorkAndFlood(t *testing.T) {
 		cork := h.NewCork()
 		for i := range 100 {
 			for u := range sockets {
-				cork.Deliver(fmt.Sprint(u), notify.Message{Event: "notification", Frame: fmt.Sprint("x", i)})
+				cork.Deliver(fmt.Sprint(u), notify.Frame{Event: "notification", JSON: fmt.Sprint("x", i)})
 			}
 			if i%10 == 9 {
 				cork.Uncork()

@@ -19,7 +19,7 @@ import (
 // other means calls settleLocked first, so that nothing overtakes what waits here.
 type fanout struct {
 	// Guarded by user.mu.
-	waiting []notify.Message
+	waiting []notify.Frame
 	bytes   int // of waiting
 	batch   batch
 	sockets []*Socket // the user's when the batch was begun
@@ -35,7 +35,7 @@ const (
 
 // batch is messages of one kind, all stored or none, as they are sent.
 type batch struct {
-	messages []notify.Message
+	messages []notify.Frame
 	joined   encodings
 }
 
@@ -48,7 +48,7 @@ func (b *batch) of(w Wire) []byte { return b.joined.of(w, b.messages...) }
 func (h *Hub) fansLocked(u *user) bool { return u.fan != nil || len(u.sockets) >= h.fanMin }
 
 // fanLocked has m sent to u's sockets; false if there is no room for it.
-func (h *Hub) fanLocked(u *user, m notify.Message) bool {
+func (h *Hub) fanLocked(u *user, m notify.Frame) bool {
 	if u.fan == nil {
 		u.fan = &fanout{}
 		h.fans.Go(func() { h.fan(u) })
@@ -57,9 +57,9 @@ func (h *Hub) fanLocked(u *user, m notify.Message) bool {
 	if f.bytes > fanMost {
 		return false
 	}
-	m.Frame = strings.Clone(m.Frame) // whoever delivers keeps it only that long
+	m.JSON = strings.Clone(m.JSON) // whoever delivers keeps it only that long
 	f.waiting = append(f.waiting, m)
-	f.bytes += len(m.Frame)
+	f.bytes += len(m.JSON)
 	return true
 }
 
@@ -102,7 +102,7 @@ func (f *fanout) beginLocked(u *user) bool {
 	}
 	stored, bytes, n := f.waiting[0].ID != 0, 0, 0
 	for n < len(f.waiting) && bytes < fanPiece && (f.waiting[n].ID != 0) == stored {
-		bytes += len(f.waiting[n].Frame)
+		bytes += len(f.waiting[n].JSON)
 		n++
 	}
 	f.batch = batch{messages: f.waiting[:n:n]}

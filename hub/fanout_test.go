@@ -94,8 +94,8 @@ func TestFanoutToASocketThatIsAhead(t *testing.T) {
 func TestRepairDoesNotOvertakeAFanout(t *testing.T) {
 	h, u, _, pipes := fanned(t, 2)
 	h.Deliver("a", stored(1, 0))
-	h.Deliver("a", notify.Message{Event: "notification", Frame: "passing"})
-	h.Backfill("a", []notify.Message{stored(5, 4), {ID: 6, Prev: 5}, stored(7, 6)})
+	h.Deliver("a", notify.Frame{Event: "notification", JSON: "passing"})
+	h.Backfill("a", []notify.Frame{stored(5, 4), {ID: 6, Prev: 5}, stored(7, 6)})
 	for u.advance(h, 1) {
 	}
 	for _, p := range pipes {
@@ -113,12 +113,12 @@ func TestFanoutIsBounded(t *testing.T) {
 	h.o.Behind = func(string) { behind++ }
 	u.fan.bytes = fanMost + 1
 	h.Deliver("a", stored(1, 0))
-	h.Deliver("a", notify.Message{Event: "notification", Frame: "passing"})
+	h.Deliver("a", notify.Frame{Event: "notification", JSON: "passing"})
 	if stats := h.Stats(); behind != 1 || stats.Shed != 1 {
 		t.Errorf("%d repairs, %d shed", behind, stats.Shed)
 	}
 	u.fan.bytes = 0
-	h.Backfill("a", []notify.Message{stored(1, 0)})
+	h.Backfill("a", []notify.Frame{stored(1, 0)})
 	h.Repaired("a", 1, 1)
 	for u.advance(h, 1) {
 	}

@@ -154,7 +154,7 @@ func (h *Hub) behindLocked(u *user) {
 // appendLocked sends the next stored notification to the live sockets, held back
 // by c unless that is nil; false if there are many, and no room for what they have
 // still to be sent.
-func (h *Hub) appendLocked(c *Cork, u *user, m notify.Message) bool {
+func (h *Hub) appendLocked(c *Cork, u *user, m notify.Frame) bool {
 	fans := h.fansLocked(u)
 	if fans && !h.fanLocked(u, m) {
 		return false
@@ -176,7 +176,7 @@ func (h *Hub) appendLocked(c *Cork, u *user, m notify.Message) bool {
 
 // sendEphemeralLocked sends what is not stored to the sockets that have been
 // greeted; the others note that they have missed something.
-func (h *Hub) sendEphemeralLocked(c *Cork, u *user, m notify.Message) {
+func (h *Hub) sendEphemeralLocked(c *Cork, u *user, m notify.Frame) {
 	if h.fansLocked(u) {
 		if !h.fanLocked(u, m) {
 			h.stats.shed.Add(1)
@@ -201,7 +201,7 @@ type encodings [2]struct {
 	bytes []byte
 }
 
-func (e *encodings) of(w Wire, messages ...notify.Message) []byte {
+func (e *encodings) of(w Wire, messages ...notify.Frame) []byte {
 	for i := range e {
 		if e[i].wire == nil {
 			e[i].wire, e[i].bytes = w, join(w, messages)
@@ -213,7 +213,7 @@ func (e *encodings) of(w Wire, messages ...notify.Message) []byte {
 	return join(w, messages)
 }
 
-func join(w Wire, messages []notify.Message) []byte {
+func join(w Wire, messages []notify.Frame) []byte {
 	if len(messages) == 1 {
 		return w.Encode(messages[0])
 	}
@@ -238,7 +238,7 @@ func (h *Hub) Position(userID string) (_ notify.ID, ok bool) {
 
 // Backfill sends what a repair read from the log, in order, to the live
 // sockets, with a gap frame wherever an entry doesn't continue what they have.
-func (h *Hub) Backfill(userID string, entries []notify.Message) {
+func (h *Hub) Backfill(userID string, entries []notify.Frame) {
 	u := h.user(userID)
 	if u == nil {
 		return
@@ -253,7 +253,7 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 			h.settleLocked(u)
 			h.gapLocked(u, m)
 		}
-		if m.Frame == "" { // expired: it counts for the chain only
+		if m.JSON == "" { // expired: it counts for the chain only
 			h.settleLocked(u)
 			h.skipLocked(u, m.ID)
 			continue
@@ -267,7 +267,7 @@ func (h *Hub) Backfill(userID string, entries []notify.Message) {
 
 // gapLocked tells the live sockets that what came before m cannot be had, each
 // by where it stands: some may have read further than the others.
-func (h *Hub) gapLocked(u *user, m notify.Message) {
+func (h *Hub) gapLocked(u *user, m notify.Frame) {
 	for _, s := range u.sockets {
 		if s.live && s.last < m.ID && s.last != m.Prev {
 			s.gap(m.ID)
@@ -285,8 +285,8 @@ func (h *Hub) skipLocked(u *user, id notify.ID) {
 	}
 }
 
-func gapMessage(after, next notify.ID) notify.Message {
-	return notify.Message{Event: "gap", Frame: string(notify.GapFrame(after, next))}
+func gapMessage(after, next notify.ID) notify.Frame {
+	return notify.Frame{Event: "gap", JSON: string(notify.GapFrame(after, next))}
 }
 
 // Target returns the newest id announced for the user so far. A read of the

@@ -22,10 +22,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // lineWire frames a message as one line, so that tests read what was sent.
 type lineWire struct{ answers, chatty bool }
 
-func (*lineWire) Encode(m notify.Message) []byte { return []byte(m.Frame + "\n") }
-func (*lineWire) Ping() []byte                   { return []byte("ping\n") }
-func (w *lineWire) Answers() bool                { return w.answers }
-func (w *lineWire) Chatty() bool                 { return w.chatty }
+func (*lineWire) Encode(m notify.Frame) []byte { return []byte(m.JSON + "\n") }
+func (*lineWire) Ping() []byte                 { return []byte("ping\n") }
+func (w *lineWire) Answers() bool              { return w.answers }
+func (w *lineWire) Chatty() bool               { return w.chatty }
 func (*lineWire) Goodbye(code notify.CloseCode, retry int) []byte {
 	return fmt.Appendf(nil, "bye %d %v\n", code, retry > 0)
 }
@@ -98,8 +98,8 @@ func (p *pipe) isClosed() bool {
 }
 
 // stored is a stored notification whose frame is its id.
-func stored(id, prev notify.ID) notify.Message {
-	return notify.Message{Event: "notification", ID: id, Prev: prev, Frame: fmt.Sprint(id)}
+func stored(id, prev notify.ID) notify.Frame {
+	return notify.Frame{Event: "notification", ID: id, Prev: prev, JSON: fmt.Sprint(id)}
 }
 
 // connect joins a live socket of the user whose client has everything up to last.
@@ -138,7 +138,7 @@ func TestDeliverOnlyToTheUsersOwnSockets(t *testing.T) {
 	h.Deliver("a", stored(1, 0))
 	h.Deliver("b", stored(7, 0))
 	h.Deliver("nobody", stored(9, 0))
-	h.Deliver("a", notify.Message{Frame: "ephemeral"})
+	h.Deliver("a", notify.Frame{JSON: "ephemeral"})
 	expect(t, a1, "hello", "1", "ephemeral")
 	expect(t, a2, "hello", "1", "ephemeral")
 	expect(t, b, "hello", "7")
@@ -169,12 +169,12 @@ func TestHoleAsksForRepair(t *testing.T) {
 	if after, ok := h.Position("a"); !ok || after != 1 {
 		t.Fatalf("position %d, %v", after, ok)
 	}
-	h.Backfill("a", []notify.Message{stored(2, 1), stored(3, 2), stored(4, 3)})
+	h.Backfill("a", []notify.Frame{stored(2, 1), stored(3, 2), stored(4, 3)})
 	h.Deliver("a", stored(6, 5))
 	if h.Repaired("a", target, 5) {
 		t.Error("the repair ended although 6 had been announced since")
 	}
-	h.Backfill("a", []notify.Message{stored(4, 3), stored(5, 4), stored(6, 5)})
+	h.Backfill("a", []notify.Frame{stored(4, 3), stored(5, 4), stored(6, 5)})
 	if !h.Repaired("a", h.Target("a"), 6) {
 		t.Error("the repair did not end")
 	}
@@ -186,7 +186,7 @@ func TestRepairTellsWhatIsLost(t *testing.T) {
 	h := newHub(t, Options{Behind: func(string) {}})
 	_, p := connect(t, h, "a", 1)
 	h.Deliver("a", stored(9, 8))
-	h.Backfill("a", []notify.Message{stored(8, 7), stored(9, 8)}) // 2…7 were trimmed
+	h.Backfill("a", []notify.Frame{stored(8, 7), stored(9, 8)}) // 2…7 were trimmed
 	h.Repaired("a", h.Target("a"), 9)
 	h.Deliver("a", stored(20, 19))
 	h.Repaired("a", h.Target("a"), 20) // and of this the log knows nothing
@@ -197,16 +197,16 @@ func TestRepairTellsWhatIsLost(t *testing.T) {
 func TestExpiredEntriesChain(t *testing.T) {
 	h := newHub(t, Options{Behind: func(string) {}})
 	_, p := connect(t, h, "a", 1)
-	expired := notify.Message{ID: 2, Prev: 1}
+	expired := notify.Frame{ID: 2, Prev: 1}
 	h.Deliver("a", stored(3, 2))
-	h.Backfill("a", []notify.Message{expired, stored(3, 2)})
+	h.Backfill("a", []notify.Frame{expired, stored(3, 2)})
 	h.Repaired("a", 3, 3)
 	expect(t, p, "hello", "3")
 
 	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 1)
-	s.Resume(t.Context(), []notify.Message{expired, stored(3, 2)})
+	s.Resume(t.Context(), []notify.Frame{expired, stored(3, 2)})
 	expect(t, s.out.(*pipe), "hello", "3")
 }
 
@@ -224,7 +224,7 @@ func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 		t.Fatal("live without 6")
 	}
 	target = h.Target("a")
-	s.Resume(t.Context(), []notify.Message{stored(6, 5)})
+	s.Resume(t.Context(), []notify.Frame{stored(6, 5)})
 	if !s.GoLive(target) {
 		t.Fatal("not live with 6")
 	}
@@ -246,7 +246,7 @@ func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
 		t.Fatal("live without 7")
 	}
 	target = h.Target("a")
-	s.Resume(t.Context(), []notify.Message{stored(7, 6)})
+	s.Resume(t.Context(), []notify.Frame{stored(7, 6)})
 	if !s.GoLive(target) {
 		t.Fatal("not live with 7")
 	}
@@ -261,7 +261,7 @@ func TestResumeTellsGaps(t *testing.T) {
 	s := h.NewSocket("a", "", line, p)
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
-	s.Resume(t.Context(), []notify.Message{stored(9, 8), stored(10, 9)})
+	s.Resume(t.Context(), []notify.Frame{stored(9, 8), stored(10, 9)})
 	s.Lose(12)
 	expect(t, p, "hello", string(notify.GapFrame(5, 9)), "9", "10", string(notify.GapFrame(10, 0)))
 	if s.Last() != 12 {
@@ -274,7 +274,7 @@ func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
 	_, behind := connect(t, h, "a", 5)
 	_, ahead := connect(t, h, "a", 7) // its log read was ahead of the announcements
 	h.Deliver("a", stored(9, 8))
-	h.Backfill("a", []notify.Message{stored(9, 8)}) // 6…8 were trimmed meanwhile
+	h.Backfill("a", []notify.Frame{stored(9, 8)}) // 6…8 were trimmed meanwhile
 	expect(t, behind, "hello", string(notify.GapFrame(5, 9)), "9")
 	expect(t, ahead, "hello", string(notify.GapFrame(7, 9)), "9")
 }
@@ -299,7 +299,7 @@ func TestGreetTellsThatSomethingPassed(t *testing.T) {
 	h := newHub(t, Options{})
 	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
-	h.Deliver("a", notify.Message{Event: "read", Frame: "read"})
+	h.Deliver("a", notify.Frame{Event: "read", JSON: "read"})
 	if !s.Greet([]byte("hello"), 5) {
 		t.Error("the read frame was missed silently")
 	}
@@ -312,7 +312,7 @@ func TestSlowSocketIsClosedAndDelaysNobody(t *testing.T) {
 	slow.drain(1) // takes one byte more, then nothing
 	frame := strings.Repeat("x", 39)
 	for i := range notify.ID(10) {
-		h.Deliver("a", notify.Message{Event: "notification", ID: i + 1, Prev: i, Frame: frame})
+		h.Deliver("a", notify.Frame{Event: "notification", ID: i + 1, Prev: i, JSON: frame})
 	}
 	if n := len(fast.lines()); n != 11 {
 		t.Errorf("the fast one got %d lines", n)
@@ -348,7 +348,7 @@ func TestResumeWaitsForASlowClient(t *testing.T) {
 		_ = h.Join(s, time.Now())
 		s.Greet([]byte("hello"), 0)
 		p.drain(0)
-		var entries []notify.Message
+		var entries []notify.Frame
 		for i := range notify.ID(200) {
 			entries = append(entries, stored(i+1, i))
 		}
@@ -514,13 +514,13 @@ func testConcurrently(t *testing.T, fanMin int) {
 	const users, messages, visits = 4, 400, 40
 	type log struct {
 		mu      sync.Mutex
-		entries []notify.Message
+		entries []notify.Frame
 	}
 	logs := map[string]*log{}
 	for i := range users {
 		logs[fmt.Sprint(i)] = &log{}
 	}
-	read := func(id string, after notify.ID) []notify.Message {
+	read := func(id string, after notify.ID) []notify.Frame {
 		l := logs[id]
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -613,7 +613,7 @@ func (*sink) Close()                                     {}
 func BenchmarkDeliverAbsent(b *testing.B) {
 	h := New(Options{})
 	defer h.Close()
-	m := notify.Message{Event: "notification", ID: 1, Frame: strings.Repeat("x", 200)}
+	m := notify.Frame{Event: "notification", ID: 1, JSON: strings.Repeat("x", 200)}
 	cork := h.NewCork()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -636,7 +636,7 @@ func BenchmarkDeliver(b *testing.B) {
 			b.ReportAllocs()
 			id := notify.ID(0)
 			for b.Loop() {
-				cork.Deliver("a", notify.Message{Event: "notification", ID: id + 1, Prev: id, Frame: frame})
+				cork.Deliver("a", notify.Frame{Event: "notification", ID: id + 1, Prev: id, JSON: frame})
 				cork.Uncork()
 				id++
 				u.mu.Lock()

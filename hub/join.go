@@ -107,7 +107,7 @@ func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.last, s.greeted = last, true
-	s.send(s.wire.Encode(notify.Message{Event: "hello", ID: last, Frame: string(hello)}))
+	s.send(s.wire.Encode(notify.Frame{Event: "hello", ID: last, JSON: string(hello)}))
 	return s.missed
 }
 
@@ -115,7 +115,7 @@ func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 // an entry doesn't continue what the client has, and waits while more than half
 // the queue is taken: a client that takes its time is not a slow one. It
 // returns false once the socket or ctx has ended.
-func (s *Socket) Resume(ctx context.Context, entries []notify.Message) bool {
+func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 	for _, m := range entries {
 		if m.ID <= s.last {
 			continue
@@ -124,7 +124,7 @@ func (s *Socket) Resume(ctx context.Context, entries []notify.Message) bool {
 			s.gap(m.ID)
 		}
 		s.last = m.ID
-		if m.Frame == "" { // expired: it counts for the chain only
+		if m.JSON == "" { // expired: it counts for the chain only
 			continue
 		}
 		if !s.awaitRoom(ctx) {

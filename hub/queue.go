@@ -14,7 +14,7 @@ import (
 
 // Send sends one frame to this socket alone. It never blocks.
 func (s *Socket) Send(event string, frame []byte) {
-	s.send(s.wire.Encode(notify.Message{Event: event, Frame: string(frame)}))
+	s.send(s.wire.Encode(notify.Frame{Event: event, JSON: string(frame)}))
 }
 
 // SendRaw sends bytes that are framed already: the answers that the transport's

@@ -12,7 +12,7 @@ import (
 // is one comparable value shared by all its sockets. What it returns is shared
 // too and never modified.
 type Wire interface {
-	Encode(notify.Message) []byte
+	Encode(notify.Frame) []byte
 	Ping() []byte
 	// Goodbye is the bye frame and whatever ends the stream after it.
 	Goodbye(code notify.CloseCode, retryAfterMs int) []byte

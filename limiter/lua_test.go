@@ -7,7 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 // A script of another room that asks by Lua counts in the same window as Allow,

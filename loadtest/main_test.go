@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/loadtest/measure"
 	"herald/loadtest/report"
 	"herald/loadtest/scenario"

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// The frames of the wire protocol, as PROTOCOL.md describes them. A
+// The frames of the wire protocol, as docs/protocol.md describes them. A
 // notification's frame is built once, by the publisher's node and the publish
 // script together, and travels as the same bytes through Redis, the log and
 // every socket.

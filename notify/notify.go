@@ -27,12 +27,12 @@ const (
 	MaxTTLSeconds   = 366 * 86400 // seconds; the log's retention ends most notifications sooner
 )
 
-// Message is one finished frame on its way to a user's sockets.
-type Message struct {
+// Frame is one finished frame on its way to a user's sockets.
+type Frame struct {
 	Event string // the frame's type, which SSE repeats outside the frame
 	ID    ID     // 0: not stored
 	Prev  ID     // the stored notification before it; 0 for a user's first
-	Frame string // the finished frame; "" for an entry of the log whose ttl is over
+	JSON  string // the frame as sent, without framing; "" for an entry of the log whose ttl is over
 }
 
 // ErrUserID says that a user id is not 1–128 bytes of [A-Za-z0-9._@-].

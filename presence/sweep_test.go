@@ -7,7 +7,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 func TestSweep(t *testing.T) {

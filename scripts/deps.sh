@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: Debian packages (as root)
-# and what the Node programs of e2e/node and loadtest/peers need. Does nothing
+# and what the Node programs of tests/e2e/node and loadtest/peers need. Does nothing
 # where nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -32,7 +32,7 @@ if [ -n "$missing" ]; then
 fi
 
 # npm writes node_modules/.package-lock.json last, so an interrupted one counts as missing.
-for dir in e2e/node loadtest/peers; do
+for dir in tests/e2e/node loadtest/peers; do
 	installed=$dir/node_modules/.package-lock.json
 	[ ! -f "$installed" ] || [ -n "$(find "$dir/package-lock.json" -newer "$installed")" ] || continue
 	if command -v npm >/dev/null 2>&1; then

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/notify"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"herald/hub"
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // peerConn is a connection that was taken over from fasthttp. Its bytes out go
@@ -43,7 +43,7 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interv
 // loop, or where there are none into a goroutine of its own. A peer that is never
 // heard from (chatty is false) is watched by the kernel.
 func (s *Server) adopt(raw net.Conn, chatty bool) (peerConn, error) {
-	a, ok := raw.(*rawio.Accepted)
+	a, ok := raw.(*transport.Accepted)
 	if !ok {
 		return nil, errNotTCP
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"herald/internal/redisinfo"
 	"herald/notify"
-	"herald/redisinfo"
 )
 
 // page is GET / of the admin listener: the dashboard.

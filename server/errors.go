@@ -17,10 +17,10 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
-	"herald/idempotent"
+	"herald/internal/schedule"
 	"herald/notify"
+	"herald/patterns/idempotent"
 	"herald/presence"
-	"herald/schedule"
 	"herald/sessions"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // loops are event loops that read from any number of connections with one
@@ -80,7 +80,7 @@ func newLoop(panicked func(v any)) (*loop, error) {
 // adopt takes a over: a is to be closed, the connection stays open. Nothing is
 // read before start. The kernel ends it if its peer leaves something unread for
 // longer than patience; 0: it doesn't.
-func (ls *loops) adopt(a *rawio.Accepted, patience time.Duration) (peerConn, error) {
+func (ls *loops) adopt(a *transport.Accepted, patience time.Duration) (peerConn, error) {
 	fd, err := a.Detach()
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (l *loop) run() {
 
 // ready returns how many events there are now; below 0 if that cannot be told.
 func (l *loop) ready(events []unix.EpollEvent) int {
-	n, err := rawio.Poll(l.epfd, events)
+	n, err := transport.Poll(l.epfd, events)
 	if err != nil {
 		return -1
 	}
@@ -207,7 +207,7 @@ func (c *loopConn) abandon() { _ = unix.Close(c.fd) }
 func (c *loopConn) read(gone bool) bool {
 	buf := c.loop.buf
 	for {
-		n, err := rawio.Read(c.fd, buf)
+		n, err := transport.Read(c.fd, buf)
 		switch {
 		case n > 0:
 			if !c.to.receive(buf[:n]) {

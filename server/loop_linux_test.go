@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"herald/hub"
+	"herald/internal/transport"
 	"herald/notify"
-	"herald/rawio"
 )
 
 // pair is a TCP connection: a client's end, and a loop's.
@@ -23,7 +23,7 @@ func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err = rawio.Listen(l, prepare); err != nil {
+	if l, err = transport.Listen(l, prepare); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
@@ -36,7 +36,7 @@ func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	c, err := ls.adopt(raw.(*rawio.Accepted), 0)
+	c, err := ls.adopt(raw.(*transport.Accepted), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func BenchmarkBridge(b *testing.B) {
 	ls := newTestLoops(b)
 	client, conn := pair(b, ls)
 	b.Cleanup(func() { _ = client.Close() })
-	s := &Server{Rooms: Rooms{Hub: h}}
+	s := &Server{Deps: Deps{Hub: h}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	b.Cleanup(s.cancel)
 	ws := &webSocketStream{}

@@ -5,7 +5,7 @@ package server
 import (
 	"time"
 
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // loops are for Linux only; elsewhere each connection has a goroutine.
@@ -13,6 +13,6 @@ type loops struct{}
 
 func newLoops(func(v any)) (*loops, error) { return nil, nil }
 
-func (*loops) adopt(*rawio.Accepted, time.Duration) (peerConn, error) { return nil, errNotTCP }
+func (*loops) adopt(*transport.Accepted, time.Duration) (peerConn, error) { return nil, errNotTCP }
 
 func (*loops) stop() {}

@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"herald/internal/redisinfo"
+	"herald/internal/schedule"
 	"herald/limiter"
-	"herald/redisinfo"
-	"herald/schedule"
 )
 
 // metricsHandler serves every counter of every room in Prometheus's text

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 // TestOutage: while Redis hangs, publishes and log-ins are refused, open streams

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // plainConn is a connection with a goroutine that reads. It writes without
@@ -33,7 +33,7 @@ const readBuffer = 1024
 
 // adoptPlain duplicates the connection, so that its owner may close a. patience is as
 // with loops.adopt.
-func (s *Server) adoptPlain(a *rawio.Accepted, patience time.Duration) (peerConn, error) {
+func (s *Server) adoptPlain(a *transport.Accepted, patience time.Duration) (peerConn, error) {
 	tcp, err := a.TCP()
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (c *plainConn) write(fd uintptr) bool {
 // writeNow is one write to a descriptor that doesn't block: of what it takes now,
 // perhaps nothing.
 func writeNow(fd int, p []byte) (int, error) {
-	n, err := rawio.Write(fd, p)
+	n, err := transport.Write(fd, p)
 	if err == unix.EAGAIN {
 		err = nil
 	}

@@ -10,8 +10,8 @@ import (
 
 	"herald/auth"
 	"herald/broker"
-	"herald/idempotent"
 	"herald/notify"
+	"herald/patterns/idempotent"
 )
 
 // receipt is the answer for one notification of several.

@@ -5,7 +5,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
-	"herald/redisinfo"
+	"herald/internal/redisinfo"
 )
 
 // redisFresh is how old an answer about Redis may be.

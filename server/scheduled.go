@@ -10,9 +10,9 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"herald/broker"
-	"herald/idempotent"
+	"herald/internal/schedule"
 	"herald/notify"
-	"herald/schedule"
+	"herald/patterns/idempotent"
 )
 
 // Publishes with deliverAt or delay, and what becomes of them until they are due.

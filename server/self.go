@@ -92,8 +92,8 @@ func (s *Server) inboxPage(userID string, after notify.ID, limit int) (items []s
 		}
 		for i, m := range page.Entries {
 			after = m.ID
-			if m.Frame != "" {
-				items = append(items, m.Frame)
+			if m.JSON != "" {
+				items = append(items, m.JSON)
 			}
 			if len(items) == limit {
 				if i < len(page.Entries)-1 || page.Full {

@@ -16,25 +16,25 @@ import (
 
 	"herald/auth"
 	"herald/broker"
-	"herald/cache"
 	"herald/hub"
-	"herald/idempotent"
-	"herald/janitor"
+	"herald/internal/janitor"
+	"herald/internal/recipients"
+	"herald/internal/redisinfo"
+	"herald/internal/schedule"
+	"herald/internal/transport"
 	"herald/limiter"
-	"herald/lock"
 	"herald/notify"
+	"herald/patterns/cache"
+	"herald/patterns/idempotent"
+	"herald/patterns/lock"
 	"herald/presence"
-	"herald/rawio"
-	"herald/recipients"
-	"herald/redisinfo"
-	"herald/schedule"
 	"herald/sessions"
 	"herald/sessions/foreign"
 )
 
-// Rooms are the parts of the gateway that the server puts on the network. All
+// Deps are the parts of the gateway that the server puts on the network. All
 // are required, unless they say that they may be nil; so may Recipients and Caches.
-type Rooms struct {
+type Deps struct {
 	Hub      *hub.Hub
 	Broker   *broker.Broker
 	Sessions *sessions.Store // unless Foreign is given
@@ -78,7 +78,7 @@ type Options struct {
 
 // Server is the gateway's HTTP side.
 type Server struct {
-	Rooms
+	Deps
 	o   Options
 	app *fiber.App
 
@@ -108,7 +108,7 @@ const (
 
 // New returns a server that does not listen yet. Its event loops run; Shutdown
 // ends them.
-func New(r Rooms, o Options) (*Server, error) {
+func New(r Deps, o Options) (*Server, error) {
 	if o.Cookie == "" {
 		o.Cookie = "sid"
 	}
@@ -121,7 +121,7 @@ func New(r Rooms, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Rooms: r, o: o, started: time.Now()}
+	s := &Server{Deps: r, o: o, started: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watch = newSessionWatch(s.expiries(), o.Log)
 	s.app = fiber.New(fiber.Config{
@@ -148,7 +148,7 @@ func New(r Rooms, o Options) (*Server, error) {
 // Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	prepareAll(l)
-	l, err := rawio.Listen(l, prepare)
+	l, err := transport.Listen(l, prepare)
 	if err != nil {
 		return err
 	}

@@ -24,12 +24,12 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
-	"herald/idempotent"
+	"herald/internal/redisinfo"
+	"herald/internal/schedule"
 	"herald/limiter"
 	"herald/notify"
+	"herald/patterns/idempotent"
 	"herald/presence"
-	"herald/redisinfo"
-	"herald/schedule"
 	"herald/sessions"
 	"herald/sessions/foreign"
 )
@@ -116,7 +116,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		Expired: func(s *hub.Socket) { h.Expired(s) },
 	})
 	repairer = broker.NewRepairer(b, hb)
-	h.Server, err = New(Rooms{
+	h.Server, err = New(Deps{
 		Hub: hb, Broker: b, Sessions: store, Foreign: other, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
 		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
@@ -657,7 +657,7 @@ func TestProbe(t *testing.T) {
 }
 
 func BenchmarkTextFrame(b *testing.B) {
-	m := notify.Message{Frame: strings.Repeat("x", 270)}
+	m := notify.Frame{JSON: strings.Repeat("x", 270)}
 	b.ReportAllocs()
 	for b.Loop() {
 		webSocket.Encode(m)

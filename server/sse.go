@@ -59,8 +59,8 @@ var (
 // Encode implements hub.Wire. A line break in the frame, which JSON has only
 // between its tokens, starts another data line; the client puts them together
 // with a newline.
-func (*eventStreamWire) Encode(m notify.Message) []byte {
-	b := make([]byte, 0, len(m.Frame)+64)
+func (*eventStreamWire) Encode(m notify.Frame) []byte {
+	b := make([]byte, 0, len(m.JSON)+64)
 	b = append(b, "event: "...)
 	b = append(b, m.Event...)
 	if m.ID != 0 {
@@ -68,11 +68,11 @@ func (*eventStreamWire) Encode(m notify.Message) []byte {
 		b = strconv.AppendInt(b, int64(m.ID), 10)
 	}
 	b = append(b, "\ndata: "...)
-	if strings.ContainsAny(m.Frame, "\r\n") {
-		frame := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(m.Frame)
+	if strings.ContainsAny(m.JSON, "\r\n") {
+		frame := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(m.JSON)
 		b = append(b, strings.ReplaceAll(frame, "\n", "\ndata: ")...)
 	} else {
-		b = append(b, m.Frame...)
+		b = append(b, m.JSON...)
 	}
 	return append(b, "\n\n"...)
 }
@@ -83,7 +83,7 @@ func (*eventStreamWire) Chatty() bool  { return false }
 
 // Goodbye implements hub.Wire: an EventSource comes back by itself after retry.
 func (w *eventStreamWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
-	b := w.Encode(notify.Message{Event: "bye", Frame: string(notify.ByeFrame(code, retryAfterMs))})
+	b := w.Encode(notify.Frame{Event: "bye", JSON: string(notify.ByeFrame(code, retryAfterMs))})
 	if retryAfterMs > 0 {
 		b = append(bytes.TrimSuffix(b, []byte("\n")), "retry: "...)
 		b = strconv.AppendInt(b, int64(retryAfterMs), 10)

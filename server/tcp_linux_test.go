@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // TestConnectionsInherit: what prepareAll sets on a listener holds for what it
@@ -17,7 +17,7 @@ func TestConnectionsInherit(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepareAll(inner)
-	l, err := rawio.Listen(inner, prepare)
+	l, err := transport.Listen(inner, prepare)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestConnectionsInherit(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = c.Close() }()
-		a := c.(*rawio.Accepted)
+		a := c.(*transport.Accepted)
 		if waited {
 			if _, err := a.TCP(); err != nil {
 				t.Fatal(err)

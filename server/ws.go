@@ -205,10 +205,10 @@ var (
 	pingFrame          = []byte{finBit | opPing, 0}
 )
 
-func (*webSocketWire) Encode(m notify.Message) []byte { return textFrame(m.Frame) }
-func (*webSocketWire) Ping() []byte                   { return pingFrame }
-func (*webSocketWire) Answers() bool                  { return true }
-func (*webSocketWire) Chatty() bool                   { return true }
+func (*webSocketWire) Encode(m notify.Frame) []byte { return textFrame(m.JSON) }
+func (*webSocketWire) Ping() []byte                 { return pingFrame }
+func (*webSocketWire) Answers() bool                { return true }
+func (*webSocketWire) Chatty() bool                 { return true }
 
 func (*webSocketWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
 	b := textFrame(string(notify.ByeFrame(code, retryAfterMs)))

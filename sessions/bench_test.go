@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 func BenchmarkUse(b *testing.B) {

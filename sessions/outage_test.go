@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 // operations is everything that asks Redis, on one session.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 // together runs all functions at the same time and returns when all are done.

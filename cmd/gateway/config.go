@@ -13,9 +13,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"herald/auth"
-	"herald/fetch"
+	"herald/internal/fetch"
+	"herald/internal/recipients"
 	"herald/limiter"
-	"herald/recipients"
 )
 
 // settings are the flags, and the HERALD_* variables of the same names.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"herald/redisinfo"
+	"herald/internal/redisinfo"
 )
 
 // doctorCommand is `gateway doctor`.

@@ -15,13 +15,13 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
-	"herald/janitor"
+	"herald/internal/janitor"
+	"herald/internal/redisinfo"
+	"herald/internal/redisx"
+	"herald/internal/schedule"
 	"herald/limiter"
-	"herald/lock"
-	"herald/pipeline"
+	"herald/patterns/lock"
 	"herald/presence"
-	"herald/redisinfo"
-	"herald/schedule"
 	"herald/server"
 	"herald/sessions"
 	"herald/sessions/foreign"
@@ -37,7 +37,7 @@ type gateway struct {
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
 	budget        time.Duration        // the longest a call to Redis may take
 	commands      *redis.Client
-	shared        *pipeline.Client // commands, for what many connections ask at once
+	shared        *redisx.Client // commands, for what many connections ask at once
 	sub           *broker.Subscriber
 	voters        []*redis.Client // of locks; none if those are on the main Redis
 	locks         *lock.Locker
@@ -98,7 +98,7 @@ func (g *gateway) connectRedis() (err error) {
 	if err != nil {
 		return err
 	}
-	g.shared = pipeline.New(g.commands)
+	g.shared = redisx.New(g.commands)
 	g.remote = newRemote(g.commands, g.cfg, g.budget, g.log)
 	g.sampler = redisinfo.NewSampler(g.commands, redisinfo.Options{
 		Budget: g.budget, Subscriber: g.subscriber(), WaitReplicas: g.cfg.WaitReplicas, Caches: g.remote.lookups(), Log: g.log,
@@ -159,7 +159,7 @@ func (g *gateway) wire() (err error) {
 		g.janitor = g.newJanitor(kept.own)
 	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKS: g.remote.jwks})
-	g.server, err = server.New(server.Rooms{
+	g.server, err = server.New(server.Deps{
 		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
 		Publish:  publishes,

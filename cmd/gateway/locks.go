@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"herald/broker"
-	"herald/janitor"
-	"herald/lock"
+	"herald/internal/janitor"
+	"herald/patterns/lock"
 	"herald/presence"
 	"herald/sessions"
 )

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"herald/redisinfo"
+	"herald/internal/redisinfo"
 )
 
 // The kernel's settings that matter here. Where a file cannot be read, on another

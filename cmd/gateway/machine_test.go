@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"herald/redisinfo"
+	"herald/internal/redisinfo"
 )
 
 func TestExamineMachine(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"herald/broker"
-	"herald/rawio"
+	"herald/internal/transport"
 )
 
 // redisBudget is the longest that one call to Redis may take, limiterBudget the
@@ -56,7 +56,7 @@ func dialer(o *redis.Options) func(ctx context.Context, network, addr string) (n
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
 		if tcp, ok := c.(*net.TCPConn); ok && err == nil {
-			return rawio.NewPoolConn(tcp)
+			return transport.NewPoolConn(tcp)
 		}
 		return c, err
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"herald/auth"
-	"herald/cache"
-	"herald/fetch"
-	"herald/recipients"
+	"herald/internal/fetch"
+	"herald/internal/recipients"
+	"herald/patterns/cache"
 	"herald/server"
 )
 

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"herald/broker"
-	"herald/idempotent"
+	"herald/internal/schedule"
 	"herald/notify"
-	"herald/schedule"
+	"herald/patterns/idempotent"
 )
 
 func (g *gateway) newSchedule(node string) *schedule.Scheduler {

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

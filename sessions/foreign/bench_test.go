@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 )
 
 // BenchmarkExpiries is one check of 10,000 open connections, each of a session as

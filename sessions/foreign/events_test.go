@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"herald/internal/redistest"
+	"herald/internal/testing/redistest"
 	"herald/sessions"
 )
 

@@ -1,0 +1,91 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/internal/testing/redistest"
+)
+
+// Without Redis everything is loaded, once in the process at a time.
+func TestRedisDown(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	defer rdb.Close()
+	c := newCache(t, rdb, Options[string]{})
+	server.Kill()
+	g := newGate(t)
+	s := newSource(g.then("v", nil))
+	got := make(chan map[string]int, 1)
+	go func() { got <- crowd(t.Context(), c, 100, s.load) }()
+	receive(t, "the load", g.entered)
+	await(t, "all have asked Redis in vain", func() bool { return c.Stats().RedisErrors >= 101 })
+	time.Sleep(20 * time.Millisecond) // from there to the flight
+	g.open()
+	if a := receive(t, "the answers", got); a["v <nil>"] != 100 {
+		t.Errorf("%v", a)
+	}
+	wantLoads(t, s, 1)
+	server.Restart()
+	await(t, "it is noticed that Redis is back", func() bool { return rdb.Ping(t.Context()).Err() == nil })
+	want(t, c, "k", newSource(always("v", nil)), "v", nil)
+	want(t, c, "k", newSource(always("other", nil)), "v", nil)
+}
+
+func TestRedisStopped(t *testing.T) {
+	server := redistest.Start(t)
+	c := newCache(t, server.Client(), Options[string]{Budget: 50 * time.Millisecond})
+	s := newSource(always("v", nil))
+	server.Stop()
+	want(t, c, "k", s, "v", nil)
+	wantLoads(t, s, 1)
+
+	// The caller's deadline counts before the budget's.
+	patient := newCache(t, server.Client(), Options[string]{Budget: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { _, err := patient.Get(ctx, "k", s.load); done <- err }()
+	if err := receive(t, "the answer", done); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if n := patient.Stats(); n.RedisErrors != 0 || n.Misses != 1 {
+		t.Errorf("%+v", n)
+	}
+	if err := c.Delete(t.Context(), "k"); err == nil {
+		t.Error("deleted without Redis")
+	}
+}
+
+// Redis refuses to write: what is there is served, what is not is loaded.
+func TestRedisOutOfMemory(t *testing.T) {
+	server, c := onRedis(t, Options[string]{})
+	want(t, c, "k", newSource(always("v", nil)), "v", nil)
+	if err := server.Client().ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, c, "k", newSource(always("other", nil)), "v", nil)
+	want(t, c, "new", newSource(always("n", nil)), "n", nil)
+}
+
+// What README.md says of a cache while Redis is away, with the defaults.
+func TestWhileRedisIsAway(t *testing.T) {
+	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			rdb := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+			defer rdb.Close()
+			c := New(rdb, "test", Options[string]{})
+			defer c.Close()
+			want(t, c, "before", newSource(always("v", nil)), "v", nil)
+			away(server)
+			began := time.Now()
+			want(t, c, "k", newSource(always("v", nil)), "v", nil)
+			t.Logf("%s: loaded by itself after %v", name, time.Since(began).Round(100*time.Microsecond))
+		})
+	}
+}
