@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -180,7 +181,7 @@ func (b *Broker) publishBatch(ctx context.Context, batch []*pending) error {
 		case r.ID >= 0:
 			p.receipt = r
 		case !p.admission.Denied():
-			p.err = unavailable("publish", errRefused)
+			p.err = redisx.Unavailable("publish", errRefused)
 		}
 	}
 	return nil
@@ -210,6 +211,6 @@ func admission(n [4]int64) Admission {
 }
 
 var (
-	errPanicked = unavailable("publish", errors.New("the Redis client panicked"))
+	errPanicked = redisx.Unavailable("publish", errors.New("the Redis client panicked"))
 	errRefused  = errors.New("it was refused by Redis")
 )

@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -118,7 +119,7 @@ func TestPublishThatFailsFailsAlone(t *testing.T) {
 		close(g.pass)
 		wg.Wait()
 		for i, user := range users {
-			if bad := user == "bad"; bad != errors.Is(errs[i], ErrUnavailable) || bad == (errs[i] == nil) {
+			if bad := user == "bad"; bad != errors.Is(errs[i], redisx.ErrUnavailable) || bad == (errs[i] == nil) {
 				t.Errorf("%s: %v", user, errs[i])
 			}
 		}
@@ -145,7 +146,7 @@ func TestStoppedRedisHoldsNoLineUp(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				began := time.Now()
-				if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("a", "2")}, Idempotency{}); !errors.Is(err, ErrUnavailable) {
+				if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("a", "2")}, Idempotency{}); !errors.Is(err, redisx.ErrUnavailable) {
 					t.Errorf("published to a stopped Redis: %v", err)
 				}
 				if time.Since(began) > budget+5*time.Second {

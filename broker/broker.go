@@ -2,7 +2,7 @@
 // user's log and announces them, reads the log, keeps how far a user has read,
 // and listens for what any node announces.
 //
-// When Redis is down nothing is accepted (ErrUnavailable: callers answer 503)
+// When Redis is down nothing is accepted (redisx.ErrUnavailable: callers answer 503)
 // and nothing that was accepted is forgotten: subscriptions are renewed for
 // ever, and what was announced meanwhile is read from the log.
 package broker
@@ -19,17 +19,12 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
-var (
-	// ErrUnavailable means that Redis could not be asked, or could not store,
-	// within the budget. What was to be published was not announced, and will
-	// not be: a script that runs after its publisher gave up refuses itself.
-	ErrUnavailable = errors.New("broker: Redis is not available")
-	// ErrMismatch means that an idempotency key was used before with another request.
-	ErrMismatch = errors.New("broker: idempotency key used with another request")
-)
+// ErrMismatch means that an idempotency key was used before with another request.
+var ErrMismatch = errors.New("broker: idempotency key used with another request")
 
 // Options configures a Broker. The zero value works.
 type Options struct {
@@ -115,10 +110,6 @@ func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, b.o.Budget)
 }
 
-func unavailable(operation string, err error) error {
-	return fmt.Errorf("%s: %w: %w", operation, ErrUnavailable, err)
-}
-
 // State is where a user's stream stands.
 type State struct {
 	Last   notify.ID // the newest id; 0 if there never was one
@@ -144,11 +135,11 @@ func (b *Broker) state(ctx context.Context, operation, userID, upTo, announce st
 	keys := []string{logKey(userID), stateKey(userID), expiringKey(userID)}
 	v, err := stateScript.Run(ctx, b.o.States, keys, upTo, announce, userID).StringSlice()
 	if err != nil {
-		return State{}, unavailable(operation, err)
+		return State{}, redisx.Unavailable(operation, err)
 	}
 	n, err := integers(v)
 	if err != nil || len(n) != 4 {
-		return State{}, unavailable(operation, fmt.Errorf("unexpected reply %q", v))
+		return State{}, redisx.Unavailable(operation, fmt.Errorf("unexpected reply %q", v))
 	}
 	return State{Last: notify.ID(n[0]), Read: notify.ID(n[1]), Unread: int(n[2]), Moved: n[3] == 1}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -39,10 +40,10 @@ const patience = 30 * time.Second
 
 // client returns a client as the gateway configures it.
 func client(t testing.TB, addr string) *redis.Client {
-	rdb := redis.NewClient(&redis.Options{
-		Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DialTimeout: patience,
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{
+		Addr: addr, DialTimeout: patience,
 		ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience, PoolSize: 64,
-	})
+	}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }
@@ -329,7 +330,7 @@ func TestStoppedRedisRefusesAndForgets(t *testing.T) {
 	b := New(client(t, srv.Addr), Options{Budget: 200 * time.Millisecond})
 	publish(t, b, draft("42", `1`))
 	srv.Stop()
-	if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `2`)}, Idempotency{}); !errors.Is(err, ErrUnavailable) {
+	if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `2`)}, Idempotency{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("published to a stopped Redis: %v", err)
 	}
 	// Redis runs the script when it continues; its publisher gave up long before.
@@ -346,10 +347,10 @@ func TestStoppedRedisRefusesAndForgets(t *testing.T) {
 		t.Errorf("log has %s", got)
 	}
 	srv.Kill()
-	if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `4`)}, Idempotency{}); !errors.Is(err, ErrUnavailable) {
+	if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `4`)}, Idempotency{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("published to a dead Redis: %v", err)
 	}
-	if _, err := b.State(t.Context(), "42"); !errors.Is(err, ErrUnavailable) {
+	if _, err := b.State(t.Context(), "42"); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("state of a dead Redis: %v", err)
 	}
 }
@@ -374,7 +375,7 @@ func TestOutOfMemoryAnnouncesNothing(t *testing.T) {
 	for {
 		_, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", blob)}, Idempotency{})
 		if err != nil {
-			if !errors.Is(err, ErrUnavailable) {
+			if !errors.Is(err, redisx.ErrUnavailable) {
 				t.Fatal(err)
 			}
 			break
@@ -566,7 +567,7 @@ func TestWaitReplicas(t *testing.T) {
 			if err == nil {
 				return r, replayed
 			}
-			if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			if !errors.Is(err, redisx.ErrUnavailable) || ctx.Err() != nil {
 				t.Fatal(err)
 			}
 		}
@@ -580,7 +581,7 @@ func TestWaitReplicas(t *testing.T) {
 	key.Key = "2"
 	// The second is a replay, from another node, of what is stored but not safe.
 	for _, b := range []*Broker{b, New(client(t, primary.Addr), b.o)} {
-		if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `2`)}, key); !errors.Is(err, ErrUnavailable) {
+		if _, _, err := b.Publish(t.Context(), []notify.Draft{draft("42", `2`)}, key); !errors.Is(err, redisx.ErrUnavailable) {
 			t.Errorf("acknowledged without a replica: %v", err)
 		}
 	}

@@ -3,6 +3,7 @@ package broker
 import (
 	"strings"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -11,15 +12,15 @@ import (
 // logKey: stream; entries <id>-0 with f (the finished frame), n (the user's
 // count of stored notifications, this one included), x (Unix ms when its ttl is
 // over, "0" without one). Lives for the retention after the last entry.
-func logKey(userID string) string { return "user:{" + userID + "}:log" }
+func logKey(userID string) string { return redisx.UserKey(userID, "log") }
 
 // stateKey: hash; last (newest id), seq (notifications ever stored), read (read
 // up to). Outlives the log by stateAfterLog.
-func stateKey(userID string) string { return "user:{" + userID + "}:state" }
+func stateKey(userID string) string { return redisx.UserKey(userID, "state") }
 
 // expiringKey: zset id → Unix ms, of the unread entries with a ttl: what an
 // exact unread count subtracts. Lives as long as the log.
-func expiringKey(userID string) string { return "user:{" + userID + "}:expiring" }
+func expiringKey(userID string) string { return redisx.UserKey(userID, "expiring") }
 
 // channel: where a user's frames are published.
 func channel(userID string) string { return channelPrefix + userID + channelSuffix }

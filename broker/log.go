@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -32,11 +33,11 @@ func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limi
 		err = fmt.Errorf("unexpected reply of %d parts", len(v))
 	}
 	if err != nil {
-		return Page{}, unavailable("read log", err)
+		return Page{}, redisx.Unavailable("read log", err)
 	}
 	head, err := integers(v[:3])
 	if err != nil {
-		return Page{}, unavailable("read log", err)
+		return Page{}, redisx.Unavailable("read log", err)
 	}
 	page := Page{Last: notify.ID(head[1]), Full: head[2] == 1}
 	for v = v[3:]; len(v) > 0; v = v[2:] {
@@ -80,13 +81,13 @@ func (b *Broker) Newest(ctx context.Context, userIDs []string) ([]notify.ID, err
 		return nil
 	})
 	if err != nil && !isNil(err) {
-		return nil, unavailable("newest", err)
+		return nil, redisx.Unavailable("newest", err)
 	}
 	ids := make([]notify.ID, len(userIDs))
 	for i, cmd := range cmds {
 		n, err := cmd.Int64()
 		if err != nil && !isNil(err) {
-			return nil, unavailable("newest", err)
+			return nil, redisx.Unavailable("newest", err)
 		}
 		ids[i] = notify.ID(n)
 	}

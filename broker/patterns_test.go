@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -23,7 +24,7 @@ func TestPatterns(t *testing.T) {
 		"resetchannels", "&"+channelPattern, "&herald:*", "&"+kept).Err(); err != nil {
 		t.Fatal(err)
 	}
-	sub := NewSubscriber(&redis.Options{Addr: server.Addr, Username: "sub", Password: "password", MaxRetries: -1, ContextTimeoutEnabled: true})
+	sub := NewSubscriber(redisx.Configure(&redis.Options{Addr: server.Addr, Username: "sub", Password: "password"}, 0))
 	t.Cleanup(func() { _ = sub.Close() })
 
 	var log bytes.Buffer // written by Listen alone

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -32,7 +33,7 @@ type Idempotency struct {
 // A draft's message and those of the drafts before it may be the same slice:
 // one notification for many users travels to Redis once.
 //
-// After ErrUnavailable nothing has been announced, except if the answer was lost
+// After redisx.ErrUnavailable nothing has been announced, except if the answer was lost
 // on its way back, or if too few replicas had it in time (Options.WaitReplicas):
 // retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
@@ -67,20 +68,20 @@ func (c *call) publish(ctx context.Context, b *Broker, want int) (_ []int64, rep
 	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
 		v, err := c.run(ctx, b)
 		if err != nil {
-			return nil, false, unavailable("publish", err)
+			return nil, false, redisx.Unavailable("publish", err)
 		}
 		switch verdict := v[0]; verdict {
 		case "stored", "replay":
 			n, err := integers(v[2:])
 			if err != nil || len(n) != want {
-				return nil, false, unavailable("publish", fmt.Errorf("unexpected reply %q", v))
+				return nil, false, redisx.Unavailable("publish", fmt.Errorf("unexpected reply %q", v))
 			}
 			return n, verdict == "replay", nil
 		case "mismatch":
 			return nil, false, ErrMismatch
 		}
 	}
-	return nil, false, unavailable("publish", errors.New("refused as late by Redis's clock"))
+	return nil, false, redisx.Unavailable("publish", errors.New("refused as late by Redis's clock"))
 }
 
 // deadline is until by Redis's clock, in ms, less what an answer may take: a

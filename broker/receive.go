@@ -89,8 +89,7 @@ func (r *receiver) message(userID, payload string) {
 // drop counts a message that is delivered to nobody, and logs one a second.
 func (b *Broker) drop(why, ch string) {
 	b.sub.malformed.Add(1)
-	now, last := int64(time.Since(b.start)), b.sub.warned.Load()
-	if now-last > int64(time.Second) && b.sub.warned.CompareAndSwap(last, now) {
+	if b.sub.warnings.Allow() {
 		b.o.Log.Warn("dropped a published message", "why", why, "channel", strconv.QuoteToASCII(clip(ch, 160)))
 	}
 }

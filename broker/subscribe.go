@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -52,8 +53,8 @@ type subscription struct {
 	malformed     atomic.Uint64
 	subscriptions atomic.Uint64
 	lost          atomic.Uint64
-	warned        atomic.Int64 // ns since Broker.start when a dropped message was last logged
-	forbade       atomic.Bool  // a further pattern was forbidden, and that has been logged
+	warnings      redisx.Throttle // of dropped messages
+	forbade       atomic.Bool     // a further pattern was forbidden, and that has been logged
 }
 
 // Hears reports whether this node hears its own subscription: its canary came

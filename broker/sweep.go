@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -47,7 +48,7 @@ func (b *Broker) Sweep(ctx context.Context, userIDs []string) (Swept, error) {
 		err = errors.New("unexpected reply")
 	}
 	if err != nil {
-		return Swept{}, unavailable("sweep", err)
+		return Swept{}, redisx.Unavailable("sweep", err)
 	}
 	return Swept{Logs: int(n[0]), Expiring: int(n[1]), Bounded: int(n[2])}, nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 func TestSweep(t *testing.T) {
@@ -50,7 +52,7 @@ func TestSweep(t *testing.T) {
 
 func TestSweepWithoutRedis(t *testing.T) {
 	b := New(client(t, "127.0.0.1:1"), Options{})
-	if _, err := b.Sweep(t.Context(), []string{"42"}); !errors.Is(err, ErrUnavailable) {
+	if _, err := b.Sweep(t.Context(), []string{"42"}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -17,7 +17,7 @@ type Ticket struct{ Key, Field string }
 // ticket is never good for two. There must be a ticket for each draft. Drafts
 // that were left out have a receipt with Nodes -1.
 //
-// After ErrUnavailable it may be repeated as it is, or in parts. It never waits
+// After redisx.ErrUnavailable it may be repeated as it is, or in parts. It never waits
 // for replicas: one that takes over without the publish has the ticket still.
 func (b *Broker) PublishHeld(ctx context.Context, drafts []notify.Draft, tickets []Ticket) ([]Receipt, error) {
 	if len(tickets) != len(drafts) {

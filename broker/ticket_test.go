@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -94,7 +95,7 @@ func TestTicketsOutliveARefusedAppend(t *testing.T) {
 		}
 	}
 	memory("1")
-	if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, ErrUnavailable) {
+	if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Fatalf("without memory: %v", err)
 	}
 	memory("0")
@@ -119,7 +120,7 @@ func TestTicketsBeforeARefusedOneAreGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, ErrUnavailable) {
+		if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
 			t.Fatalf("published on a key of another type: %v", err)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"herald/internal/redisx"
+
 	"github.com/redis/go-redis/v9"
 )
 
@@ -39,12 +41,11 @@ type Limiter struct {
 	budget time.Duration
 	log    *slog.Logger
 	window window
-	born   time.Time
 
 	lines lines
 
 	allowed, denied, failedOpen atomic.Uint64
-	warned                      atomic.Int64 // nanoseconds from born to the last warning
+	warnings                    redisx.Throttle
 }
 
 // New makes a limiter for scope, which names its keys and its policy in headers:
@@ -56,7 +57,7 @@ type Limiter struct {
 // and must heed the context's deadline (ContextTimeoutEnabled), without which
 // Options.Budget means nothing.
 func New(rdb redis.UniversalClient, scope string, limit Limit, o Options) *Limiter {
-	if scope == "" || len(scope) > 64 || escape(scope) != scope {
+	if scope == "" || len(scope) > 64 || redisx.Escape(scope) != scope {
 		panic(fmt.Sprintf("limiter: scope %q is not 1 to 64 of [A-Za-z0-9._@-]", scope))
 	}
 	if err := limit.check(); err != nil {
@@ -70,10 +71,9 @@ func New(rdb redis.UniversalClient, scope string, limit Limit, o Options) *Limit
 	}
 	l := &Limiter{
 		scope: scope, limit: limit, budget: o.Budget, log: o.Log,
-		window: newWindow(rdb, limit), born: time.Now(),
-		lines: lines{busy: make(map[string][]*request)},
+		window: newWindow(rdb, limit),
+		lines:  lines{busy: make(map[string][]*request)},
 	}
-	l.warned.Store(-int64(time.Second))
 	return l
 }
 
@@ -169,8 +169,7 @@ func (l *Limiter) failOpen(n int, err error) Decision {
 }
 
 func (l *Limiter) warn(err error) {
-	now, last := int64(time.Since(l.born)), l.warned.Load()
-	if now-last < int64(time.Second) || !l.warned.CompareAndSwap(last, now) {
+	if !l.warnings.Allow() {
 		return
 	}
 	l.log.Warn("rate limiter fails open", "scope", l.scope, "err", err, "total", l.failedOpen.Load()+1)

@@ -20,6 +20,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -421,7 +422,7 @@ func BenchmarkAllow(b *testing.B) {
 
 // BenchmarkAllowEmbedded is through the Redis of a gateway without one.
 func BenchmarkAllowEmbedded(b *testing.B) {
-	c := redis.NewClient(&redis.Options{Addr: miniredis.RunT(b).Addr(), MaxRetries: -1})
+	c := redis.NewClient(redisx.Configure(&redis.Options{Addr: miniredis.RunT(b).Addr()}, 0))
 	defer func() { _ = c.Close() }()
 	l := New(c, "publish", Limit{N: 1000, Per: time.Minute}, Options{Budget: 10 * time.Second})
 	b.ReportAllocs()

@@ -5,8 +5,9 @@ import (
 	_ "embed"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
+
+	"herald/internal/redisx"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -15,36 +16,7 @@ import (
 // Redis's clock, member = <sum>:<cost>[:<skew>] as window.lua says. It lives for
 // one window after the newest entry.
 func windowKey(scope, subject string) string {
-	return "ratelimit:" + scope + ":" + escape(subject)
-}
-
-// escape keeps a subject from changing the meaning of its key (':' and '{' do):
-// each byte outside [A-Za-z0-9._@-] becomes %XX, so no two subjects share a key.
-func escape(subject string) string {
-	clean := 0
-	for clean < len(subject) && plain(subject[clean]) {
-		clean++
-	}
-	if clean == len(subject) {
-		return subject
-	}
-	b := []byte(subject[:clean])
-	for _, c := range []byte(subject[clean:]) {
-		if plain(c) {
-			b = append(b, c)
-			continue
-		}
-		b = fmt.Appendf(b, "%%%02X", c)
-	}
-	return string(b)
-}
-
-func plain(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	}
-	return strings.IndexByte("._@-", c) >= 0
+	return "ratelimit:" + scope + ":" + redisx.Escape(subject)
 }
 
 //go:embed window.lua

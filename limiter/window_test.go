@@ -9,6 +9,8 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 // start is any moment; the odd microseconds make lost precision show.
@@ -27,7 +29,7 @@ func newEmbedded(t *testing.T) *embedded {
 	e := &embedded{Miniredis: miniredis.RunT(t), now: start}
 	e.SetTime(start)
 	e.ClockTTL(true)
-	e.client = redis.NewClient(&redis.Options{Addr: e.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	e.client = redis.NewClient(redisx.Configure(&redis.Options{Addr: e.Addr()}, 0))
 	t.Cleanup(func() { _ = e.client.Close() })
 	return e
 }

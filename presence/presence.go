@@ -2,7 +2,7 @@
 // in Redis how many connections its users have there, soon after it changes,
 // and repeats its notes so that those of a node that died run out.
 //
-// While Redis is down Get fails with ErrUnavailable, and changes wait: only the
+// While Redis is down Get fails with redisx.ErrUnavailable, and changes wait: only the
 // newest number of each user is remembered.
 package presence
 
@@ -17,14 +17,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-)
 
-// ErrUnavailable means that Redis could not be asked within the budget.
-var ErrUnavailable = errors.New("presence: Redis is not available")
+	"herald/internal/redisx"
+)
 
 // presenceKey: hash; node → "<connections> <Unix ms when the note ends>". Lives
 // for the lifetime of its newest note.
-func presenceKey(userID string) string { return "user:{" + userID + "}:presence" }
+func presenceKey(userID string) string { return redisx.UserKey(userID, "presence") }
 
 // Local is what this node knows of its own connections.
 type Local interface {
@@ -93,7 +92,7 @@ func (t *Tracker) Get(ctx context.Context, userID string) (Presence, error) {
 		err = fmt.Errorf("unexpected reply %v", n)
 	}
 	if err != nil {
-		return Presence{}, fmt.Errorf("presence: %w: %w", ErrUnavailable, err)
+		return Presence{}, redisx.Unavailable("presence", err)
 	}
 	return Presence{Connections: int(n[0]), Nodes: int(n[1])}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -55,7 +56,7 @@ func (n *node) set(userID string, connections int) {
 
 // start runs a node; stop ends it in good order.
 func start(t *testing.T, addr, name string, o Options) *node {
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: addr}, 0))
 	n := &node{users: map[string]int{}}
 	n.Tracker = New(rdb, name, n, o)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -141,7 +142,7 @@ func TestRedisAway(t *testing.T) {
 	srv := redistest.Start(t)
 	a, b := start(t, srv.Addr, "a", Options{}), start(t, srv.Addr, "b", Options{})
 	srv.Stop()
-	if _, err := a.Get(t.Context(), "42"); !errors.Is(err, ErrUnavailable) {
+	if _, err := a.Get(t.Context(), "42"); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("Get: %v", err)
 	}
 	a.set("42", 1)

@@ -3,10 +3,10 @@ package presence
 import (
 	"context"
 	_ "embed"
-	"fmt"
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -32,7 +32,7 @@ func (t *Tracker) Sweep(ctx context.Context, userIDs []string) (int, error) {
 	defer cancel()
 	n, err := sweepScript.Run(ctx, t.rdb, keys).Int()
 	if err != nil {
-		return 0, fmt.Errorf("sweep presence: %w: %w", ErrUnavailable, err)
+		return 0, redisx.Unavailable("sweep presence", err)
 	}
 	return n, nil
 }

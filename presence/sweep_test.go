@@ -7,6 +7,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -34,7 +35,7 @@ func TestSweepWithoutRedis(t *testing.T) {
 	srv := redistest.Start(t)
 	n := start(t, srv.Addr, "a", Options{Budget: 50 * time.Millisecond})
 	srv.Kill()
-	if _, err := n.Sweep(t.Context(), []string{"42"}); !errors.Is(err, ErrUnavailable) {
+	if _, err := n.Sweep(t.Context(), []string{"42"}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
@@ -17,10 +16,10 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/internal/redisx"
 	"herald/internal/schedule"
 	"herald/notify"
 	"herald/patterns/idempotent"
-	"herald/presence"
 	"herald/sessions"
 )
 
@@ -94,8 +93,7 @@ func translate(err error) *problem {
 		return errRunning
 	case errors.Is(err, broker.ErrMismatch), errors.Is(err, idempotent.ErrMismatch):
 		return &problem{status: 422, code: "idempotency_mismatch", detail: "this Idempotency-Key was used before with another request"}
-	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, sessions.ErrUnavailable), errors.Is(err, auth.ErrUnavailable),
-		errors.Is(err, presence.ErrUnavailable), errors.Is(err, schedule.ErrUnavailable), errors.Is(err, idempotent.ErrUnavailable):
+	case errors.Is(err, redisx.ErrUnavailable), errors.Is(err, auth.ErrUnavailable), errors.Is(err, idempotent.ErrUnavailable):
 		return errUnavailable
 	case errors.Is(err, hub.ErrDraining):
 		return errDraining
@@ -134,7 +132,7 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	case errInternal:
 		s.o.Log.Error("request failed", "path", c.Path(), "error", err)
 	case errUnavailable:
-		if s.outage.due() {
+		if s.outage.Allow() {
 			s.o.Log.Warn("answered 503", "path", c.Path(), "error", err)
 		}
 	}
@@ -207,14 +205,6 @@ func (s *Server) panicked(where string, v any) {
 func (s *Server) secure(c *fiber.Ctx) error {
 	c.Set("X-Content-Type-Options", "nosniff")
 	return c.Next()
-}
-
-// onceASecond keeps a log readable during an outage.
-type onceASecond struct{ last atomic.Int64 }
-
-func (o *onceASecond) due() bool {
-	now, last := time.Now().UnixNano(), o.last.Load()
-	return now-last > int64(time.Second) && o.last.CompareAndSwap(last, now)
 }
 
 // refusals counts answers by status class and the statuses worth an alert.

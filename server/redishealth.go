@@ -16,7 +16,7 @@ const redisFresh = time.Second
 func (s *Server) redisHealth(c *fiber.Ctx) error {
 	latency, err := s.Redis.Ping(s.ctx)
 	if err != nil {
-		if s.outage.due() {
+		if s.outage.Allow() {
 			s.o.Log.Warn("Redis health", "error", err)
 		}
 		return errUnavailable

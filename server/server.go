@@ -20,6 +20,7 @@ import (
 	"herald/internal/janitor"
 	"herald/internal/recipients"
 	"herald/internal/redisinfo"
+	"herald/internal/redisx"
 	"herald/internal/schedule"
 	"herald/internal/transport"
 	"herald/limiter"
@@ -93,7 +94,7 @@ type Server struct {
 	started time.Time
 	panics  atomic.Uint64
 	refused refusals
-	outage  onceASecond
+	outage  redisx.Throttle
 }
 
 // Limits on what a request may cost before anyone knows who sent it.
@@ -152,7 +153,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	return s.app.Listener(patient{l, s.o.Log, &onceASecond{}})
+	return s.app.Listener(patient{l, s.o.Log, &redisx.Throttle{}})
 }
 
 // Run does the server's work in the background until ctx ends.
@@ -200,7 +201,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 type patient struct {
 	net.Listener
 	log *slog.Logger
-	due *onceASecond
+	due *redisx.Throttle
 }
 
 // Accept waits until there is a connection to be had: fasthttp would take a node
@@ -208,7 +209,7 @@ type patient struct {
 func (l patient) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	for wait := 5 * time.Millisecond; err != nil && !errors.Is(err, net.ErrClosed); wait = min(2*wait, time.Second) {
-		if l.due.due() {
+		if l.due.Allow() {
 			l.log.Warn("no connection can be accepted", "error", err)
 		}
 		time.Sleep(wait)

@@ -25,6 +25,7 @@ import (
 	"herald/broker"
 	"herald/hub"
 	"herald/internal/redisinfo"
+	"herald/internal/redisx"
 	"herald/internal/schedule"
 	"herald/limiter"
 	"herald/notify"
@@ -87,8 +88,8 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		m.ClockTTL(true)
 		p.redis = m.Addr()
 	}
-	o := redis.Options{Addr: p.redis, ReadTimeout: p.budget, WriteTimeout: p.budget, PoolTimeout: p.budget, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true}
-	rdb, sub := redis.NewClient(&o), broker.NewSubscriber(&o)
+	o := redisx.Configure(&redis.Options{Addr: p.redis}, p.budget)
+	rdb, sub := redis.NewClient(o), broker.NewSubscriber(o)
 	keys, err := auth.ParseAPIKeys("shop:" + secret)
 	if err != nil {
 		t.Fatal(err)
@@ -704,7 +705,7 @@ func (l *outOfFiles) Accept() (net.Conn, error) {
 }
 
 func TestAcceptSurvivesRunningOutOfFiles(t *testing.T) {
-	l := patient{&outOfFiles{failures: 3}, slog.New(slog.DiscardHandler), &onceASecond{}}
+	l := patient{&outOfFiles{failures: 3}, slog.New(slog.DiscardHandler), &redisx.Throttle{}}
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ var createScript = newScript(sessionLua, indexLua, membersLua, createLua)
 // Create starts a session of a user and returns its secret id, which cannot be
 // had again. Members of data that are null are left out.
 //
-// After ErrUnavailable a session may exist whose id nobody knows; it ends by
+// After redisx.ErrUnavailable a session may exist whose id nobody knows; it ends by
 // itself, and List shows it until then.
 func (s *Store) Create(ctx context.Context, userID string, data map[string]json.RawMessage) (id string, _ Session, _ error) {
 	id = newID()

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 // expiriesChunk is how many handles one pipeline asks for; each pipeline is a
@@ -21,7 +23,7 @@ func (s *Store) Expiries(ctx context.Context, handles []string) ([]time.Time, er
 	for from := 0; from < len(handles); from += expiriesChunk {
 		to := min(from+expiriesChunk, len(handles))
 		if err := s.expiries(ctx, handles[from:to], expiries[from:to]); err != nil {
-			return nil, fmt.Errorf("expiries of sessions: %w", unavailable(err))
+			return nil, fmt.Errorf("expiries of sessions: %w", redisx.Unavailable("sessions", err))
 		}
 	}
 	return expiries, nil

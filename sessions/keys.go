@@ -1,5 +1,7 @@
 package sessions
 
+import "herald/internal/redisx"
+
 // The keys of this package. session.lua and index.lua spell the same names for
 // those that a script has to compute.
 
@@ -13,4 +15,4 @@ func sessionKey(handle string) string { return "session:" + handle }
 // the session's key (Unix ms). It expires at its largest score: never before a
 // live session, never after the last one. Dead handles in it are pruned
 // whenever it is touched.
-func indexKey(userID string) string { return "user:{" + userID + "}:sessions" }
+func indexKey(userID string) string { return redisx.UserKey(userID, "sessions") }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -34,7 +35,7 @@ func wantOutage(t *testing.T, s *Store, id string, within time.Duration) {
 		if took := time.Since(began); took > within {
 			t.Errorf("%s took %v", name, took)
 		}
-		if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+		if !errors.Is(err, redisx.ErrUnavailable) || errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -56,7 +57,7 @@ func TestRedisStopped(t *testing.T) {
 	server.Continue()
 	again := New(server.Client(), patient(Options{}))
 	for name, operation := range operations(t.Context(), again, id) {
-		if err := operation(); errors.Is(err, ErrUnavailable) {
+		if err := operation(); errors.Is(err, redisx.ErrUnavailable) {
 			t.Errorf("%s after the outage: %v", name, err)
 		}
 	}
@@ -70,7 +71,7 @@ func wantBrief(t *testing.T, s *Store, id string) {
 	for range 5 {
 		began := time.Now()
 		_, err := s.Use(t.Context(), id)
-		wantErr(t, "use on a brief budget", err, ErrUnavailable)
+		wantErr(t, "use on a brief budget", err, redisx.ErrUnavailable)
 		quickest = min(quickest, time.Since(began))
 	}
 	if quickest > 200*time.Millisecond {
@@ -118,11 +119,11 @@ func TestRedisOutOfMemory(t *testing.T) {
 	}
 	memory("1")
 	_, _, err := s.Create(t.Context(), "43", nil)
-	wantErr(t, "create", err, ErrUnavailable)
+	wantErr(t, "create", err, redisx.ErrUnavailable)
 	_, err = s.Use(t.Context(), id)
-	wantErr(t, "use", err, ErrUnavailable)
+	wantErr(t, "use", err, redisx.ErrUnavailable)
 	_, err = s.Update(t.Context(), one.Handle, data{"a": json.RawMessage(`1`)})
-	wantErr(t, "update", err, ErrUnavailable)
+	wantErr(t, "update", err, redisx.ErrUnavailable)
 	if n := rdb.DBSize(t.Context()).Val(); n != 3 {
 		t.Errorf("%d keys, want 3", n)
 	}
@@ -144,6 +145,6 @@ func TestCallerGaveUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Use(ctx, newID())
-	wantErr(t, "use", err, ErrUnavailable)
+	wantErr(t, "use", err, redisx.ErrUnavailable)
 	wantErr(t, "use", err, context.Canceled)
 }

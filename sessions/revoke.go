@@ -21,7 +21,7 @@ var (
 // order; ErrNotFound if there was none.
 //
 // If Redis refuses the announcement alone (its ACL does not allow the channel),
-// the session is gone and the error is ErrUnavailable; nodes then find out by
+// the session is gone and the error is redisx.ErrUnavailable; nodes then find out by
 // their own re-check (Expiries).
 func (s *Store) Revoke(ctx context.Context, handle string) error {
 	if !ValidHandle(handle) {

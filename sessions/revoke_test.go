@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -124,9 +125,9 @@ func TestPublishedAfterTheDeletion(t *testing.T) {
 	if err := rdb.Do(t.Context(), "ACL", "SETUSER", "default", "resetchannels").Err(); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, "revoke", s.Revoke(t.Context(), one.Handle), ErrUnavailable)
+	wantErr(t, "revoke", s.Revoke(t.Context(), one.Handle), redisx.ErrUnavailable)
 	_, err := s.RevokeAll(t.Context(), "43")
-	wantErr(t, "revoke all", err, ErrUnavailable)
+	wantErr(t, "revoke all", err, redisx.ErrUnavailable)
 	if keys := rdb.Keys(t.Context(), "*").Val(); len(keys) != 0 {
 		t.Errorf("announced before it was deleted: %q", keys)
 	}

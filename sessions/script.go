@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 //go:embed session.lua
@@ -56,7 +58,7 @@ func decode(handle string, expires, fields any) (Session, error) {
 			return Session{}, unexpected(fields)
 		}
 		if err := s.set(name, value); err != nil {
-			return Session{}, unavailable(fmt.Errorf("field %q: %w", name, err))
+			return Session{}, redisx.Unavailable("sessions", fmt.Errorf("field %q: %w", name, err))
 		}
 	}
 	return s, nil
@@ -90,5 +92,5 @@ func unixMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 // unexpected names only the type: the value may be anybody's data.
 func unexpected(v any) error {
-	return unavailable(errors.New("unexpected answer of type " + fmt.Sprintf("%T", v)))
+	return redisx.Unavailable("sessions", errors.New("unexpected answer of type "+fmt.Sprintf("%T", v)))
 }

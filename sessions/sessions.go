@@ -15,7 +15,7 @@
 // the index. That works on one primary, with or without Sentinel and replicas.
 // It does not work on Redis Cluster, which demands that a script declare its keys.
 //
-// When Redis cannot be asked, every operation fails with ErrUnavailable within
+// When Redis cannot be asked, every operation fails with redisx.ErrUnavailable within
 // Options.Budget; nothing is cached and nobody is taken for logged out.
 package sessions
 
@@ -28,6 +28,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -35,11 +36,6 @@ var (
 	// ErrNotFound: there is no such live session. It never existed, ended, was
 	// revoked, or the id or handle asked for is not even of the right form.
 	ErrNotFound = errors.New("no such session")
-
-	// ErrUnavailable: Redis did not do what it was asked, or its answer was lost
-	// (what was asked may then have been done). It says nothing about the session:
-	// answer 503, never "not logged in".
-	ErrUnavailable = errors.New("session store unavailable")
 
 	// ErrData: the data members are refused; the text says which and why.
 	ErrData = errors.New("session data refused")
@@ -104,13 +100,9 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisx.Unavailable("sessions", err)
 	}
 	return v, nil
-}
-
-func unavailable(err error) error {
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func checkUser(userID string) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -29,7 +30,7 @@ func onMini(t testing.TB, o Options) (*miniredis.Miniredis, *redis.Client, *Stor
 	m := miniredis.RunT(t)
 	m.ClockTTL(true)
 	m.SetTime(start)
-	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	return m, rdb, New(rdb, patient(o))
 }
@@ -223,7 +224,7 @@ func TestWrongTypeIsNotLoggedOut(t *testing.T) {
 		id := newID()
 		rdb.Set(t.Context(), sessionKey(Handle(id)), "{}", time.Hour)
 		_, err := s.Use(t.Context(), id)
-		wantErr(t, "use", err, ErrUnavailable)
+		wantErr(t, "use", err, redisx.ErrUnavailable)
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 func TestSweep(t *testing.T) {
@@ -39,5 +41,5 @@ func TestSweepWithoutRedis(t *testing.T) {
 	m, _, s := onMini(t, Options{})
 	m.SetError("ERR away")
 	_, err := s.Sweep(t.Context(), []string{"alice"})
-	wantErr(t, "sweep", err, ErrUnavailable)
+	wantErr(t, "sweep", err, redisx.ErrUnavailable)
 }

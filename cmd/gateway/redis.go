@@ -10,9 +10,9 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"herald/broker"
+	"herald/internal/redisx"
 	"herald/internal/transport"
 )
 
@@ -35,17 +35,9 @@ func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: must be redis://[user:pass@]host:port[/db] or rediss://…: %w", hideURL(err, url))
 	}
-	o.Protocol = 2 // what 3 adds is looked for before every command, and not used here
-	o.MaxRetries = -1
-	o.DialerRetries = 1
-	o.ContextTimeoutEnabled = true
-	o.DialTimeout = budget
-	o.ReadTimeout = budget
-	o.WriteTimeout = budget
-	o.PoolTimeout = budget
+	redisx.Configure(o, budget)
 	o.PoolSize = 64
 	o.MinIdleConns = 4
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	o.Dialer = dialer(o)
 	return o, nil
 }

@@ -7,9 +7,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
+
+	"herald/internal/redisx"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -133,9 +134,6 @@ func (j *Janitor) clean(ctx context.Context) error {
 	return nil
 }
 
-// keysOfUsers matches user:{id}:…; the braces are literal.
-const keysOfUsers = "user:{*}:*"
-
 // walk takes SCAN's steps. SCAN names every key that is there all the while, some more than once.
 // users counts as often as one was looked at.
 func (j *Janitor) walk(ctx context.Context, removed Removed) (users int, err error) {
@@ -159,7 +157,7 @@ func (j *Janitor) walk(ctx context.Context, removed Removed) (users int, err err
 func (j *Janitor) step(ctx context.Context, cursor uint64) ([]string, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.o.Budget)
 	defer cancel()
-	keys, next, err := j.rdb.Scan(ctx, cursor, keysOfUsers, int64(j.o.Step)).Result()
+	keys, next, err := j.rdb.Scan(ctx, cursor, redisx.UserKeys, int64(j.o.Step)).Result()
 	if err != nil {
 		return nil, 0, fmt.Errorf("janitor: scan: %w", err)
 	}
@@ -190,7 +188,7 @@ func (j *Janitor) chore(ctx context.Context, ids []string, removed Removed) erro
 func userIDs(keys []string) (ids []string) {
 	seen := map[string]bool{}
 	for _, key := range keys {
-		id, _, ok := strings.Cut(strings.TrimPrefix(key, "user:{"), "}:")
+		id, _, ok := redisx.CutUserKey(key)
 		if ok && !seen[id] {
 			seen[id] = true
 			ids = append(ids, id)

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -45,7 +46,7 @@ type Directory struct {
 	o      Options
 
 	muted, quiet, skippedQuiet, wanted, failedOpen atomic.Uint64
-	warned                                         atomic.Int64 // Unix ns of the last warning
+	warnings                                       redisx.Throttle
 }
 
 // New returns a Directory that looks preferences up with lookup.
@@ -138,8 +139,7 @@ func (d *Directory) mark(draft *notify.Draft, p Preferences, err error) {
 }
 
 func (d *Directory) warn(err error) {
-	now, last := time.Now().UnixNano(), d.warned.Load()
-	if now-last > int64(time.Second) && d.warned.CompareAndSwap(last, now) {
+	if d.warnings.Allow() {
 		d.o.Log.Warn("preferences not known, delivering", "error", err, "total", d.failedOpen.Load())
 	}
 }

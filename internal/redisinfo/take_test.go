@@ -13,6 +13,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -100,7 +101,7 @@ func TestRefused(t *testing.T) {
 		if err := admin.Do(t.Context(), rules...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		rdb := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "app", Password: "secret", MaxRetries: -1, ContextTimeoutEnabled: true})
+		rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: s.Addr, Username: "app", Password: "secret"}, 0))
 		r := take(t, rdb)
 		_ = rdb.Close()
 		if got := strings.Join(r.Refused, ", "); got != tt.refused {
@@ -136,7 +137,7 @@ func TestRenamed(t *testing.T) {
 
 func TestEmbedded(t *testing.T) {
 	m := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	defer rdb.Close()
 	r := take(t, rdb)
 	if r.Info != nil || r.RoundTrip <= 0 || r.Clock == nil {
@@ -169,7 +170,7 @@ func TestNoAnswer(t *testing.T) {
 func TestBusy(t *testing.T) {
 	s := redistest.Start(t, "--lua-time-limit", "5")
 	rdb := s.Client()
-	spin := redis.NewClient(&redis.Options{Addr: s.Addr, ReadTimeout: patient, MaxRetries: -1})
+	spin := redis.NewClient(redisx.Configure(&redis.Options{Addr: s.Addr, ReadTimeout: patient}, 0))
 	defer spin.Close()
 	done := make(chan error, 1)
 	go func() { done <- spin.Eval(context.Background(), "while true do end", nil).Err() }()

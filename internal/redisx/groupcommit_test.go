@@ -59,7 +59,7 @@ return ARGV[1] .. KEYS[1]`)
 // crowded returns a client on a real Redis with maxAlone calls in flight; what
 // is called further has to queue until open is called.
 func crowded(t *testing.T) (c *Client, g *gate, open func()) {
-	rdb := redis.NewClient(&redis.Options{Addr: redistest.Start(t).Addr, MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(Configure(&redis.Options{Addr: redistest.Start(t).Addr}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	if err := echo.Load(t.Context(), rdb).Err(); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestGivesUp(t *testing.T) {
 // context ends, whoever's batch it is in.
 func TestEachItsOwnTime(t *testing.T) {
 	srv := redistest.Start(t)
-	rdb := redis.NewClient(&redis.Options{Addr: srv.Addr, MaxRetries: -1, ContextTimeoutEnabled: true, ReadTimeout: time.Minute})
+	rdb := redis.NewClient(Configure(&redis.Options{Addr: srv.Addr, ReadTimeout: time.Minute}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	if err := echo.Load(t.Context(), rdb).Err(); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -35,7 +36,7 @@ type Placed struct {
 }
 
 // Add schedules the items, all or none, and returns where each stands, in order.
-// It fails with a *FullError, ErrFenced or ErrUnavailable.
+// It fails with a *FullError, ErrFenced or redisx.ErrUnavailable.
 func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, error) {
 	keys, whens, entries := packAll(items)
 	token := ""
@@ -46,7 +47,7 @@ func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, e
 	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
 		v, err := s.runAdd(ctx, keys, whens, entries, token)
 		if err != nil {
-			return nil, unavailable("schedule", err)
+			return nil, redisx.Unavailable("schedule", err)
 		}
 		switch v[0] {
 		case "added":
@@ -57,7 +58,7 @@ func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, e
 			return nil, &FullError{UserID: v[2], Most: s.o.MaxPerUser}
 		}
 	}
-	return nil, unavailable("schedule", errors.New("refused as late by Redis's clock"))
+	return nil, redisx.Unavailable("schedule", errors.New("refused as late by Redis's clock"))
 }
 
 func packAll(items []Item) (keys []string, whens, entries []byte) {
@@ -129,14 +130,14 @@ func (s *Scheduler) evalAdd(ctx context.Context, keys []string, args ...any) ([]
 // placed reads the ids and has the worker look in time.
 func (s *Scheduler) placed(ids []string, want int) ([]Placed, error) {
 	if len(ids) != want {
-		return nil, unavailable("schedule", unexpected(len(ids)))
+		return nil, redisx.Unavailable("schedule", unexpected(len(ids)))
 	}
 	list := make([]Placed, len(ids))
 	first := int64(math.MaxInt64)
 	for i, id := range ids {
 		at, _, ok := ParseID(id)
 		if !ok {
-			return nil, unavailable("schedule", unexpected(len(ids)))
+			return nil, redisx.Unavailable("schedule", unexpected(len(ids)))
 		}
 		list[i] = Placed{ID: id, At: at}
 		first = min(first, at.UnixMilli())

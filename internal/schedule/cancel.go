@@ -1,9 +1,13 @@
 package schedule
 
-import "context"
+import (
+	"context"
+
+	"herald/internal/redisx"
+)
 
 // Cancel takes an entry out of the schedule: it will not be delivered. It is
-// ErrNotFound if it is not there, or not any more. After ErrUnavailable it may
+// ErrNotFound if it is not there, or not any more. After redisx.ErrUnavailable it may
 // have been cancelled.
 func (s *Scheduler) Cancel(ctx context.Context, id string) error {
 	_, userID, ok := ParseID(id)
@@ -14,7 +18,7 @@ func (s *Scheduler) Cancel(ctx context.Context, id string) error {
 	defer cancel()
 	there, err := cancelScript.Run(ctx, s.rdb, []string{userKey(userID), dueKey(shardOf(userID))}, id).Bool()
 	if err != nil {
-		return unavailable("cancel", err)
+		return redisx.Unavailable("cancel", err)
 	}
 	if !there {
 		return ErrNotFound

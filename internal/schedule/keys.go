@@ -3,6 +3,8 @@ package schedule
 import (
 	"hash/fnv"
 	"strconv"
+
+	"herald/internal/redisx"
 )
 
 // The Redis names of this room. claim.lua spells userKey too.
@@ -11,7 +13,7 @@ import (
 // user. What is here is delivered once, and what is not, never: publishing and
 // cancelling both take the entry away. Lives as long as it holds something. {…}
 // is a hash tag: one user's keys share a slot.
-func userKey(userID string) string { return "user:{" + userID + "}:scheduled" }
+func userKey(userID string) string { return redisx.UserKey(userID, "scheduled") }
 
 // dueKey: zset; id → Unix ms when it is due, of every entry of the shard's
 // users. An id whose entry is gone means nothing, and is removed when its time

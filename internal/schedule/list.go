@@ -1,6 +1,10 @@
 package schedule
 
-import "context"
+import (
+	"context"
+
+	"herald/internal/redisx"
+)
 
 // pageBytes bounds a page of List: an entry is added as long as those before it
 // are shorter together.
@@ -16,12 +20,12 @@ func (s *Scheduler) List(ctx context.Context, userID, after string, limit int) (
 		err = unexpected(len(v))
 	}
 	if err != nil {
-		return nil, false, unavailable("list scheduled", err)
+		return nil, false, redisx.Unavailable("list scheduled", err)
 	}
 	for i := 1; i < len(v); i += 2 {
 		e, err := unpack(v[i], v[i+1])
 		if err != nil {
-			return nil, false, unavailable("list scheduled", err)
+			return nil, false, redisx.Unavailable("list scheduled", err)
 		}
 		list = append(list, e)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -155,12 +156,12 @@ func TestRedisRestarts(t *testing.T) {
 		placed, err := s.Add(t.Context(), []Item{item(fmt.Sprint("u", i%20), `1`, time.Duration(i%50)*10*time.Millisecond)}, Fence{})
 		if err == nil {
 			ids = append(ids, placed[0].ID)
-		} else if failures++; !errors.Is(err, ErrUnavailable) {
+		} else if failures++; !errors.Is(err, redisx.ErrUnavailable) {
 			t.Fatal(err)
 		}
 		if i%100 == 50 {
 			r.Kill()
-			if _, err := s.Add(t.Context(), []Item{item("u", `1`, time.Hour)}, Fence{}); !errors.Is(err, ErrUnavailable) {
+			if _, err := s.Add(t.Context(), []Item{item("u", `1`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 				t.Errorf("without Redis: %v", err)
 			}
 			r.Restart()
@@ -181,7 +182,7 @@ func TestNothingIsScheduledAfterAll(t *testing.T) {
 	add(t, s, item("a", `1`, time.Hour))
 	before := evals(t, r)
 	r.Stop()
-	if _, err := s.Add(t.Context(), []Item{item("a", `2`, time.Hour)}, Fence{}); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Add(t.Context(), []Item{item("a", `2`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Fatalf("stalled: %v", err)
 	}
 	time.Sleep(300 * time.Millisecond) // the publisher has its answer, and the deadline is over
@@ -229,7 +230,7 @@ func TestNoMemory(t *testing.T) {
 	}
 	ids := add(t, s, item("a", `1`, time.Millisecond), item("b", `1`, time.Hour))
 	memory("1")
-	if _, err := s.Add(t.Context(), []Item{item("c", `1`, time.Hour)}, Fence{}); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Add(t.Context(), []Item{item("c", `1`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("without memory: %v", err)
 	}
 	if err := s.Cancel(t.Context(), ids[1]); err != nil {
@@ -245,7 +246,7 @@ func TestNoMemory(t *testing.T) {
 func TestWaitsForReplicas(t *testing.T) {
 	rdb := client(t, redistest.Start(t).Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience, WaitReplicas: 1, WaitTimeout: 20 * time.Millisecond})
-	if _, err := s.Add(t.Context(), []Item{item("a", `1`, time.Hour)}, Fence{}); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Add(t.Context(), []Item{item("a", `1`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("without a replica: %v", err)
 	}
 }

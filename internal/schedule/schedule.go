@@ -8,7 +8,7 @@
 // node that is paused beyond it finds that the entries are gone.
 //
 // What is due is decided by Redis's clock. While Redis is down nothing is
-// accepted (ErrUnavailable), and what was accepted waits: it is delivered late
+// accepted (redisx.ErrUnavailable), and what was accepted waits: it is delivered late
 // rather than never.
 package schedule
 
@@ -25,10 +25,6 @@ import (
 )
 
 var (
-	// ErrUnavailable means that Redis could not be asked, or could not store,
-	// within the budget. What was to be scheduled is not, unless Redis's answer
-	// was lost on its way back, or too few replicas had it in time.
-	ErrUnavailable = errors.New("schedule: Redis is not available")
 	// ErrNotFound means that there is no such entry: it was delivered or
 	// cancelled, or never was.
 	ErrNotFound = errors.New("schedule: there is no such entry")
@@ -139,10 +135,6 @@ func New(rdb redis.UniversalClient, node string, deliver Deliver, o Options) *Sc
 
 func (s *Scheduler) budget(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s.o.Budget)
-}
-
-func unavailable(operation string, err error) error {
-	return fmt.Errorf("%s: %w: %w", operation, ErrUnavailable, err)
 }
 
 // unexpected names no part of the reply: it may be anybody's message.

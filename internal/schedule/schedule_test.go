@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/notify"
 )
@@ -25,7 +26,7 @@ const patience = 30 * time.Second
 
 // client returns a client as the gateway configures it.
 func client(t testing.TB, addr string) *redis.Client {
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, PoolSize: 64})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: addr, PoolSize: 64}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -80,7 +81,7 @@ func onMini(t *testing.T, o Options[string]) (*miniredis.Miniredis, *Cache[strin
 	m := miniredis.RunT(t)
 	m.ClockTTL(true)
 	m.SetTime(epoch)
-	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	t.Cleanup(func() { _ = rdb.Close() })
 	return m, newCache(t, rdb, o)
 }

@@ -8,13 +8,14 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
 // Without Redis everything is loaded, once in the process at a time.
 func TestRedisDown(t *testing.T) {
 	server := redistest.Start(t)
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: server.Addr}, 0))
 	defer rdb.Close()
 	c := newCache(t, rdb, Options[string]{})
 	server.Kill()
@@ -77,7 +78,7 @@ func TestWhileRedisIsAway(t *testing.T) {
 	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
-			rdb := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+			rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: server.Addr}, 0))
 			defer rdb.Close()
 			c := New(rdb, "test", Options[string]{})
 			defer c.Close()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/childtest"
 	"herald/internal/testing/redistest"
 )
@@ -44,7 +45,7 @@ var helperOptions = Options[string]{Lease: 500 * time.Millisecond, Wait: patienc
 
 // runHelper obeys orders until its input ends.
 func runHelper(address string) {
-	rdb := redis.NewClient(&redis.Options{Addr: address, MaxRetries: -1, ContextTimeoutEnabled: true, PoolSize: 100})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: address, PoolSize: 100}, 0))
 	o := helperOptions
 	if os.Getenv(helperVariable+"_LEASE") != "" {
 		o.Lease = patience

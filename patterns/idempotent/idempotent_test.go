@@ -12,6 +12,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -21,7 +22,7 @@ const patience = 30 * time.Second
 // onBoth runs a test on miniredis and on a real Redis.
 func onBoth(t *testing.T, f func(t *testing.T, rdb *redis.Client)) {
 	t.Run("miniredis", func(t *testing.T) {
-		rdb := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+		rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: miniredis.RunT(t).Addr()}, 0))
 		t.Cleanup(func() { _ = rdb.Close() })
 		f(t, rdb)
 	})
@@ -175,7 +176,7 @@ func TestManyAskAtOnce(t *testing.T) {
 
 func TestRedisAway(t *testing.T) {
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	rdb := redis.NewClient(&redis.Options{Addr: r.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: r.Addr}, 0))
 	defer rdb.Close()
 	p := New(rdb, "a", Options{Budget: 200 * time.Millisecond, Lease: 300 * time.Millisecond})
 	result, replayed, err := p.Do(t.Context(), "k", "print", func(ctx context.Context, _ Attempt) ([]byte, error) {
@@ -213,7 +214,7 @@ func TestRedisForgets(t *testing.T) {
 // A token is larger than those before, even where the clock has gone back.
 func TestTokensGrowWhenTheClockGoesBack(t *testing.T) {
 	m := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	defer rdb.Close()
 	p := New(rdb, "a", Options{Budget: patience})
 	last, attempts := int64(0), 0

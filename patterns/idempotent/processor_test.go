@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/childtest"
 	"herald/internal/testing/redistest"
 )
@@ -56,7 +57,7 @@ const processorLease = 500 * time.Millisecond
 // process pays for order-17 once: it tells its token, waits for a line before
 // its effect and another one after it, and tells what came of it.
 func process(addr string) {
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: addr}, 0))
 	in := bufio.NewScanner(os.Stdin)
 	p := New(rdb, "payments", Options{Lease: processorLease, Budget: patience})
 	result, replayed, err := p.Do(context.Background(), "order-17", "pay 100", func(_ context.Context, a Attempt) ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
 
@@ -45,7 +46,7 @@ func addrs(servers []*redistest.Server) []string {
 }
 
 func client(addr string) *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	return redis.NewClient(redisx.Configure(&redis.Options{Addr: addr}, 0))
 }
 
 func clients(addrs []string) (all []redis.UniversalClient) {

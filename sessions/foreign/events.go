@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"herald/internal/redisx"
 	"herald/sessions"
 )
 
@@ -47,7 +48,7 @@ func (s *Store) Notified(ctx context.Context) (bool, error) {
 	const name = "notify-keyspace-events"
 	config, err := s.rdb.ConfigGet(ctx, name).Result()
 	if err != nil {
-		return false, fmt.Errorf("keyspace notifications: %w", unavailable(err))
+		return false, fmt.Errorf("keyspace notifications: %w", redisx.Unavailable("sessions", err))
 	}
 	flags := config[name]
 	return strings.Contains(flags, "K") &&

@@ -69,7 +69,7 @@ type Held struct{ Handle, UserID string }
 // caller's.
 //
 // Its errors are those of package sessions: ErrNotFound for what is no live
-// session or not even of the right form, ErrUnavailable when Redis did not
+// session or not even of the right form, redisx.ErrUnavailable when Redis did not
 // answer, which says nothing about the session.
 type Store struct {
 	// Static after construction.
@@ -194,5 +194,3 @@ func (s *Store) Expiries(ctx context.Context, held []Held) ([]time.Time, error) 
 }
 
 var errAnswer = errors.New("unexpected answer")
-
-func unavailable(err error) error { return fmt.Errorf("%w: %w", sessions.ErrUnavailable, err) }

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 	"herald/sessions"
 )
@@ -29,7 +30,7 @@ func onBoth(t *testing.T, test func(t *testing.T, rdb *redis.Client)) {
 	t.Run("miniredis", func(t *testing.T) {
 		m := miniredis.RunT(t)
 		m.ClockTTL(true)
-		rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+		rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 		t.Cleanup(func() { _ = rdb.Close() })
 		test(t, rdb)
 	})
@@ -353,7 +354,7 @@ func TestRedisStopped(t *testing.T) {
 			},
 			"Notified": func(ctx context.Context) error { _, err := s.Notified(ctx); return err },
 		} {
-			if err := ask(t.Context()); !errors.Is(err, sessions.ErrUnavailable) || errors.Is(err, sessions.ErrNotFound) {
+			if err := ask(t.Context()); !errors.Is(err, redisx.ErrUnavailable) || errors.Is(err, sessions.ErrNotFound) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -369,7 +370,7 @@ func TestRedisStopped(t *testing.T) {
 
 func TestErrorsShowNoSecret(t *testing.T) {
 	m := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), MaxRetries: -1, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	defer func() { _ = rdb.Close() }()
 	s := newStore(rdb, Express, Options{})
 	_, missing := s.Use(t.Context(), signed(id, secret))

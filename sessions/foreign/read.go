@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 //go:embed read.lua
@@ -30,15 +32,15 @@ func (s *Store) read(ctx context.Context, keys []string, slide time.Duration) ([
 	defer cancel()
 	list, err := readScript.Run(ctx, s.rdb, keys, MaxBytes, answerBytes, slide.Milliseconds()).Slice()
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisx.Unavailable("sessions", err)
 	}
 	if len(list) == 0 || len(list) > len(keys) {
-		return nil, unavailable(fmt.Errorf("%w: %d rows", errAnswer, len(list)))
+		return nil, redisx.Unavailable("sessions", fmt.Errorf("%w: %d rows", errAnswer, len(list)))
 	}
 	rows := make([]row, len(list))
 	for i, v := range list {
 		if rows[i], err = parseRow(v); err != nil {
-			return nil, unavailable(err)
+			return nil, redisx.Unavailable("sessions", err)
 		}
 	}
 	return rows, nil

@@ -59,7 +59,7 @@ var breaks = []struct {
 	},
 	{
 		name:     "the library retries",
-		changes:  []substitution{{"cmd/gateway/redis.go", "o.MaxRetries = -1", "o.MaxRetries = 3"}},
+		changes:  []substitution{{"internal/redisx/redisx.go", "o.MaxRetries = -1", "o.MaxRetries = 3"}},
 		scenario: "Redis's answers lost",
 		caught:   []rule{ruleTwice},
 	},
