@@ -64,8 +64,10 @@ define benchmarks
 @[ "$$(tail -n 1 $(1))" != FAILED ]
 endef
 
-bench-compare: deps ## the gateway beside the article's server, socket.io and nchan, in 14 minutes
+bench-compare: ## the gateway beside a Node baseline, socket.io and nchan, in 15 minutes
+	@scripts/deps.sh compare
 	@mkdir -p artefacts
+	REQUIRE_TOOLS=1 go test -count=1 -tags compare ./loadtest ./loadtest/target
 	go run ./loadtest compare --json artefacts/compare.json --html artefacts/compare.html
 
 chaos: deps ## minutes of faults while clients listen; prints what each cost

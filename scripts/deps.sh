@@ -1,15 +1,17 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: Debian packages (as root)
-# and what the Node programs of tests/e2e/node and loadtest/peers need. Does nothing
-# where nothing is missing.
+# deps.sh [compare]: installs what the tests need and this machine lacks, Debian
+# packages (as root) and the npm packages of tests/e2e/node. With `compare` also
+# what only `make bench-compare` needs: nchan, and the npm packages of
+# loadtest/peers. Does nothing where nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
+compare=${1:-}
 
 missing=
 for program in redis-server nginx chromium; do    # each is its package's name, too
 	command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
-[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing="$missing libnginx-mod-nchan"
+[ -z "$compare" ] || [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing="$missing libnginx-mod-nchan"
 
 if [ -n "$missing" ]; then
 	why=
@@ -32,7 +34,7 @@ if [ -n "$missing" ]; then
 fi
 
 # npm writes node_modules/.package-lock.json last, so an interrupted one counts as missing.
-for dir in tests/e2e/node loadtest/peers; do
+for dir in tests/e2e/node ${compare:+loadtest/peers}; do
 	installed=$dir/node_modules/.package-lock.json
 	[ ! -f "$installed" ] || [ -n "$(find "$dir/package-lock.json" -newer "$installed")" ] || continue
 	if command -v npm >/dev/null 2>&1; then
