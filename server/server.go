@@ -86,8 +86,8 @@ type Server struct {
 	// ctx ends when the server closes: every stream's calls to Redis end with it.
 	ctx     context.Context
 	cancel  context.CancelFunc
-	streams tally  // open streams, and goroutines that work for them
-	loops   *loops // nil: each connection has a goroutine
+	streams tally // open streams, and goroutines that work for them
+	engine  *transport.Engine
 	parsers parsers
 
 	watch   *sessionWatch
@@ -137,19 +137,15 @@ func New(r Deps, o Options) (*Server, error) {
 	s.app.Server().Logger = fasthttpLog{o.Log}
 	s.routes()
 	s.app.Server().Handler = s.front(s.app.Handler())
-	if o.Plain {
-		return s, nil
-	}
 	var err error
-	s.loops, err = newLoops(func(v any) { s.panicked("stream", v) })
+	s.engine, err = transport.NewEngine(transport.Options{Goroutines: o.Plain, Panicked: func(v any) { s.panicked("stream", v) }})
 	return s, err
 }
 
 // Serve takes l over, and answers on it until Shutdown. It returns nil after
 // Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	prepareAll(l)
-	l, err := transport.Listen(l, prepare)
+	l, err := transport.Listen(l)
 	if err != nil {
 		return err
 	}
@@ -191,9 +187,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.app.ShutdownWithContext(ctx)
 	s.cancel()
 	err = errors.Join(err, s.streams.wait(ctx))
-	if s.loops != nil {
-		s.loops.stop()
-	}
+	s.engine.Stop()
 	return err
 }
 

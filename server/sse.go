@@ -41,7 +41,7 @@ func eventsHead(origin []string) []byte {
 // client: reading only tells when it is gone.
 type eventsStream struct{ stream }
 
-func (*eventsStream) receive([]byte) bool { return true }
+func (*eventsStream) Receive([]byte) bool { return true }
 func (*eventsStream) ready()              {}
 
 // readerTimeout is how long a reader may acknowledge nothing, or take nothing

@@ -13,6 +13,7 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
+	"herald/internal/transport"
 	"herald/limiter"
 	"herald/notify"
 )
@@ -33,7 +34,7 @@ type stream struct {
 
 // streamer is a stream as its transport has it.
 type streamer interface {
-	receiver
+	transport.Receiver
 	// ready is called if hello could only be said after the reading had begun.
 	ready()
 	base() *stream
@@ -105,7 +106,11 @@ func since(c *fiber.Ctx) (id notify.ID, ok bool, err error) {
 // c's life on it.
 func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire, c streamer) {
 	s.hijack(ctx, func(raw net.Conn, early []byte) {
-		conn, err := s.adopt(raw, w.Chatty())
+		unacked := time.Duration(0)
+		if !w.Chatty() {
+			unacked = readerTimeout
+		}
+		conn, err := s.engine.Adopt(raw, unacked)
 		if err == nil {
 			err = s.begin(conn, head, early, a, w, c)
 		}
@@ -117,7 +122,7 @@ func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire,
 
 // begin says head and hello, in one write, and has the connection read. After an
 // error, or a panic, the connection is closed.
-func (s *Server) begin(conn peerConn, head, early []byte, a *admission, w hub.Wire, c streamer) (err error) {
+func (s *Server) begin(conn transport.Conn, head, early []byte, a *admission, w hub.Wire, c streamer) (err error) {
 	st := c.base()
 	st.s = s
 	st.sock = s.Hub.NewSocket(a.UserID, a.SessionHandle, w, conn)
@@ -126,17 +131,17 @@ func (s *Server) begin(conn peerConn, head, early []byte, a *admission, w hub.Wi
 	started := false
 	defer func() {
 		if !started {
-			c.end()
-			conn.abandon()
+			c.End()
+			conn.Abandon()
 		}
 	}()
 	st.sock.Hold(head)
 	st.join(a, c)
 	st.sock.Uncork()
-	if len(early) > 0 && !c.receive(early) {
+	if len(early) > 0 && !c.Receive(early) {
 		st.sock.End()
 	}
-	if err := conn.start(c); err != nil {
+	if err := conn.Start(c); err != nil {
 		return err
 	}
 	started = true
@@ -225,8 +230,8 @@ func closeCodeOf(err error) (code notify.CloseCode, retryAfterMs int) {
 	return notify.CloseOverloaded, 5000
 }
 
-// end implements receiver.
-func (st *stream) end() {
+// End implements transport.Receiver.
+func (st *stream) End() {
 	st.s.Hub.Leave(st.sock)
 	st.s.streams.leave()
 }

@@ -56,8 +56,8 @@ const messageTimeout = 10 * time.Second
 // for Redis, and what the client asks for waits with it.
 const maxEarly = 16 << 10
 
-// receive implements receiver.
-func (ws *webSocketStream) receive(p []byte) bool {
+// Receive implements transport.Receiver.
+func (ws *webSocketStream) Receive(p []byte) bool {
 	ws.sock.Heard()
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

@@ -2,18 +2,18 @@
 
 package transport
 
-// Read is one read from a descriptor that doesn't block; 0 is the end of the
-// stream. With nothing to be read it fails with EAGAIN.
-func Read(fd int, p []byte) (int, error) {
+// rawRead makes one read from a descriptor that does not block. 0 means the end of the
+// stream. It fails with EAGAIN if nothing has arrived.
+func rawRead(fd int, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	return read(fd, p)
 }
 
-// Write is one write to a descriptor that doesn't block, perhaps of a part. It
+// rawWrite makes one write to a descriptor that does not block, perhaps of a part. It
 // fails with EAGAIN if nothing can be written now.
-func Write(fd int, p []byte) (int, error) {
+func rawWrite(fd int, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}

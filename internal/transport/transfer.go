@@ -4,9 +4,9 @@ package transport
 
 import "syscall"
 
-// The ordinary calls: elsewhere than on Linux nothing was measured, and the race
-// detector, which takes what goes through a descriptor for synchronisation, learns
-// of it from package syscall alone.
+// These are the ordinary calls. On systems other than Linux raw calls were not
+// measured. The race detector treats I/O on a descriptor as synchronisation, and sees it
+// only through package syscall.
 
 func read(fd int, p []byte) (n int, err error) {
 	for err = syscall.EINTR; err == syscall.EINTR; {

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Poll returns how many of the events that an epoll descriptor has now are in
-// events. It doesn't wait.
-func Poll(epfd int, events []unix.EpollEvent) (int, error) {
+// poll fills events with what an epoll descriptor has now and returns their number. It
+// does not wait.
+func poll(epfd int, events []unix.EpollEvent) (int, error) {
 	return call(unix.SYS_EPOLL_PWAIT, epfd, unsafe.Pointer(&events[0]), len(events), 0)
 }
 
@@ -19,7 +19,7 @@ func call(number uintptr, fd int, p unsafe.Pointer, n int, flags uintptr) (int, 
 		case 0:
 			return int(r), nil
 		case unix.EAGAIN:
-			return 0, unix.EAGAIN // an error that exists already
+			return 0, unix.EAGAIN // a constant: boxing errno would allocate
 		case unix.EINTR:
 		default:
 			return 0, errno

@@ -1,4 +1,4 @@
-package server
+package transport
 
 import (
 	"net"
@@ -7,14 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepareAll sets what every connection needs, on the listener: accepted ones
-// inherit it (tcp(7)), which spares each five system calls.
-func prepareAll(l net.Listener) {
-	tcp, ok := l.(*net.TCPListener)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
+// setListenerOptions sets on the listener what every connection needs. Accepted
+// connections inherit it (tcp(7)), which saves five system calls each.
+func setListenerOptions(l *net.TCPListener) {
+	raw, err := l.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -29,13 +25,12 @@ func prepareAll(l net.Listener) {
 	})
 }
 
-// prepare sets again what Go has set otherwise.
-func prepare(c *net.TCPConn) { _ = c.SetKeepAliveConfig(keepAlive) }
+// setOptions repeats the options that Go overwrites when it wraps a descriptor.
+func setOptions(c *net.TCPConn) { _ = c.SetKeepAliveConfig(keepAlive) }
 
-// setUserTimeout sets TCP_USER_TIMEOUT (RFC 5482): how long what we sent may stay
-// unacknowledged, or the peer's window shut, before the kernel ends the
-// connection; 0: as long as it likes. A kernel that refuses leaves the hub's own
-// patience.
+// setUserTimeout sets TCP_USER_TIMEOUT (RFC 5482): how long sent bytes may stay
+// unacknowledged, or the peer's window closed, before the kernel closes the connection.
+// 0 leaves the default. If the kernel refuses, the hub's own deadline remains.
 func setUserTimeout(fd int, d time.Duration) {
 	if d > 0 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))

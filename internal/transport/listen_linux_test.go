@@ -14,23 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listening returns a listener and what it has called prepare with.
-func listening(t *testing.T, address string) (l net.Listener, prepared chan *net.TCPConn) {
+func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
 	inner, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepared = make(chan *net.TCPConn, 1000)
-	if l, err = Listen(inner, func(c *net.TCPConn) { prepared <- c }); err != nil {
+	l, err := Listen(inner)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l, prepared
+	return l
 }
 
-// accepted returns a connection and its peer, who has said so much already.
-func accepted(t *testing.T, l net.Listener, said string) (*Accepted, *net.TCPConn) {
+// accept returns a connection and its peer, which has sent the text before.
+func accept(t *testing.T, l net.Listener, said string) (*accepted, *net.TCPConn) {
 	t.Helper()
 	peer, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -43,19 +42,19 @@ func accepted(t *testing.T, l net.Listener, said string) (*Accepted, *net.TCPCon
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return c.(*Accepted), peer.(*net.TCPConn)
+	return c.(*accepted), peer.(*net.TCPConn)
 }
 
-// TestAcceptedIsNotWaitedFor: a request that is there is read and answered without
-// Go's poller, and the descriptor taken away.
+// A request that has arrived is read and answered without Go's poller, and the
+// descriptor is detached.
 func TestAcceptedIsNotWaitedFor(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
 			if list, _ := os.ReadFile("/proc/net/if_inet6"); address == "[::1]:0" && !bytes.Contains(list, []byte("00000000000000000000000000000001 ")) {
 				t.Skip("this machine has no ::1")
 			}
-			l, _ := listening(t, address)
-			a, peer := accepted(t, l, "ask")
+			l := listen(t, address)
+			a, peer := accept(t, l, "ask")
 			if a.RemoteAddr().String() != peer.LocalAddr().String() || a.LocalAddr().String() != peer.RemoteAddr().String() {
 				t.Errorf("from %v to %v; the peer is %v, at %v", a.RemoteAddr(), a.LocalAddr(), peer.LocalAddr(), peer.RemoteAddr())
 			}
@@ -67,16 +66,16 @@ func TestAcceptedIsNotWaitedFor(t *testing.T) {
 				t.Fatalf("wrote %d, %v", n, err)
 			}
 			if a.conn.Load() != nil {
-				t.Error("it has become an ordinary connection")
+				t.Error("Go's poller manages it")
 			}
-			fd, err := a.Detach()
+			fd, err := a.detach()
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = unix.Close(fd) }()
-			for _, err := range []error{a.Close(), second(a.Detach()), second(a.TCP()), second(a.Read(b)), second(a.Write(b)), a.SetDeadline(time.Time{})} {
+			for _, err := range []error{a.Close(), second(a.detach()), second(a.tcp()), second(a.Read(b)), second(a.Write(b)), a.SetDeadline(time.Time{})} {
 				if !errors.Is(err, net.ErrClosed) {
-					t.Errorf("after it was taken away: %v", err)
+					t.Errorf("after detach: %v", err)
 				}
 			}
 			if _, err := unix.Write(fd, []byte(", and more")); err != nil {
@@ -92,30 +91,25 @@ func TestAcceptedIsNotWaitedFor(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestAcceptedIsWaitedFor: it becomes an ordinary connection, with what was set
-// before, in the middle of a read or a write.
+// A connection that must wait, in the middle of a read or a write, is handed to Go's
+// poller and keeps its deadlines.
 func TestAcceptedIsWaitedFor(t *testing.T) {
-	l, prepared := listening(t, "127.0.0.1:0")
-	a, peer := accepted(t, l, "")
+	l := listen(t, "127.0.0.1:0")
+	a, peer := accept(t, l, "")
 	_ = a.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	b := make([]byte, 10)
 	if n, err := a.Read(b); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nothing comes: %d, %v", n, err)
 	}
-	select {
-	case c := <-prepared:
-		if c != a.conn.Load().TCPConn {
-			t.Error("another one was prepared")
-		}
-	default:
-		t.Fatal("it was not prepared")
+	if a.conn.Load() == nil {
+		t.Fatal("the poller does not manage a connection that had to wait")
 	}
 	_ = a.SetDeadline(time.Time{})
 	_, _ = peer.Write([]byte("ask"))
 	if n, err := a.Read(b); string(b[:n]) != "ask" || err != nil {
 		t.Errorf("read %q, %v", b[:n], err)
 	}
-	fd, err := a.Detach()
+	fd, err := a.detach()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +121,7 @@ func TestAcceptedIsWaitedFor(t *testing.T) {
 		t.Errorf("closed with the connection: %v", err)
 	}
 
-	a, peer = accepted(t, l, "")
+	a, peer = accept(t, l, "")
 	text := bytes.Repeat([]byte("0123456789"), 1<<20)
 	var got []byte
 	var reading sync.WaitGroup
@@ -143,8 +137,8 @@ func TestAcceptedIsWaitedFor(t *testing.T) {
 }
 
 func TestAcceptedEnds(t *testing.T) {
-	l, _ := listening(t, "127.0.0.1:0")
-	a, peer := accepted(t, l, "ask")
+	l := listen(t, "127.0.0.1:0")
+	a, peer := accept(t, l, "ask")
 	_ = a.SetDeadline(time.Unix(1, 0))
 	b := make([]byte, 10)
 	for what, err := range map[string]error{"read": second(a.Read(b)), "write": second(a.Write(b))} {
@@ -161,7 +155,7 @@ func TestAcceptedEnds(t *testing.T) {
 		t.Errorf("nothing asked for: %d, %v", n, err)
 	}
 
-	a, _ = accepted(t, l, "")
+	a, _ = accept(t, l, "")
 	reading := make(chan error)
 	go func() { reading <- second(a.Read(b)) }()
 	if err := a.Close(); err != nil {
@@ -174,7 +168,7 @@ func TestAcceptedEnds(t *testing.T) {
 		t.Errorf("closed twice: %v", err)
 	}
 
-	a, peer = accepted(t, l, "")
+	a, peer = accept(t, l, "")
 	_ = peer.SetLinger(0)
 	_ = peer.Close()
 	if _, err := a.Read(b); !errors.Is(err, unix.ECONNRESET) {
@@ -183,7 +177,7 @@ func TestAcceptedEnds(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	l, _ := listening(t, "127.0.0.1:0")
+	l := listen(t, "127.0.0.1:0")
 	ended := make(chan error)
 	go func() { ended <- second(l.Accept()) }()
 	_ = l.Close()
@@ -194,26 +188,25 @@ func TestListen(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
 		_ = c.Close()
-		t.Error("it still listens")
+		t.Error("the closed listener accepts connections")
 	}
 	other, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	if same, err := Listen(other, nil); same != other || err != nil {
+	if same, err := Listen(other); same != other || err != nil {
 		t.Errorf("%v, %v", same, err)
 	}
 }
 
-// TestAcceptedInDisorder: whoever closes, takes away, and sets deadlines at the same
-// time, no descriptor is left open, and none that is another's is touched.
+// Concurrent Close, detach and deadlines leave no descriptor open and touch no other.
 func TestAcceptedInDisorder(t *testing.T) {
-	l, _ := listening(t, "127.0.0.1:0")
+	l := listen(t, "127.0.0.1:0")
 	before := descriptors(t)
 	var all sync.WaitGroup
 	for i := range 200 {
-		a, peer := accepted(t, l, "ask")
+		a, peer := accept(t, l, "ask")
 		all.Go(func() {
 			var each sync.WaitGroup
 			each.Go(func() { _, _ = io.ReadAll(a) })
@@ -221,12 +214,12 @@ func TestAcceptedInDisorder(t *testing.T) {
 			each.Go(func() { _ = a.SetDeadline(time.Now().Add(time.Minute)); _ = a.LocalAddr() })
 			each.Go(func() {
 				if i%2 == 0 {
-					_, _ = a.TCP()
+					_, _ = a.tcp()
 				}
 			})
 			each.Go(func() {
 				if i%3 == 0 {
-					if fd, err := a.Detach(); err == nil {
+					if fd, err := a.detach(); err == nil {
 						_ = unix.Close(fd)
 					}
 				}

@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen takes l over, and returns a listener whose connections are Accepted. They
-// have the options that l passes on to them (tcp(7)). prepare is called with each
-// that becomes an ordinary one, to which Go gives options of its own. Where l is not
-// of TCP it is returned as it is.
-func Listen(l net.Listener, prepare func(*net.TCPConn)) (net.Listener, error) {
+// Listen takes ownership of l and returns a listener whose connections Engine.Adopt
+// takes. It sets the options that connections need: no delay, keep-alive, a send buffer
+// of 64 KiB. A listener that is not of TCP is returned unchanged.
+func Listen(l net.Listener) (net.Listener, error) {
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {
 		return l, nil
 	}
-	f, err := tcp.File() // accepting is nothing that the listener itself lets others wait for
+	setListenerOptions(tcp)
+	f, err := tcp.File() // a TCPListener's own descriptor cannot be polled by others
 	if err != nil {
 		return nil, err
 	}
@@ -32,14 +32,13 @@ func Listen(l net.Listener, prepare func(*net.TCPConn)) (net.Listener, error) {
 		return nil, err
 	}
 	_ = tcp.Close()
-	return &listener{f, raw, tcp.Addr(), prepare}, nil
+	return &listener{f, raw, tcp.Addr()}, nil
 }
 
 type listener struct {
-	file    *os.File
-	raw     syscall.RawConn // file's
-	addr    net.Addr
-	prepare func(*net.TCPConn)
+	file *os.File
+	raw  syscall.RawConn // file's
+	addr net.Addr
 }
 
 // Close implements net.Listener.
@@ -50,13 +49,13 @@ func (l *listener) Addr() net.Addr { return l.addr }
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	a := &Accepted{prepare: l.prepare}
+	a := &accepted{}
 	var err error
 	waited := l.raw.Read(func(fd uintptr) bool {
 		var from syscall.Sockaddr
 		for {
 			a.fd, from, err = syscall.Accept4(int(fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			if err != unix.EINTR && err != unix.ECONNABORTED { // aborted: it is gone already
+			if err != unix.EINTR && err != unix.ECONNABORTED { // aborted: the peer is gone already
 				break
 			}
 		}
@@ -92,34 +91,32 @@ func tcpAddr(a syscall.Sockaddr) *net.TCPAddr {
 	return &net.TCPAddr{}
 }
 
-// Accepted is a connection that Go's poller does not know of before it has to be
-// waited for. A stream's request is there, most often, when it is accepted; it is
-// answered, and the connection is taken away by Detach: six system calls less. One
-// that is waited for becomes a Conn, and so does one that TCP asks for.
+// accepted is a connection that Go's poller does not manage before it must wait.
+// A stream's request has usually arrived when its connection is accepted: it is read and
+// answered at once, and detach hands out the bare descriptor, six system calls cheaper.
+// A connection that must wait becomes a rawConn, and so does one whose tcp is called.
 //
-// As with a Conn, only one goroutine may read at a time, and only one write; any may
-// set deadlines or close it meanwhile.
-type Accepted struct {
-	// Static.
-	remote  *net.TCPAddr
-	prepare func(*net.TCPConn)
+// As with a rawConn, only one goroutine may read at a time, and only one may write. Any
+// goroutine may set deadlines or close it meanwhile.
+type accepted struct {
+	remote *net.TCPAddr // static
 
-	conn atomic.Pointer[Conn] // what it has become, once; nil: it is fd
+	conn atomic.Pointer[rawConn] // set once, when Go's poller takes the connection; nil: use fd
 
 	mu                sync.Mutex
-	fd                int       // guarded by mu: below 0 if it is conn, detached or closed
-	readBy, writtenBy time.Time // guarded by mu: deadlines, as long as it is fd
+	fd                int       // guarded by mu; below 0 once conn is set, or after detach or Close
+	readBy, writtenBy time.Time // guarded by mu; deadlines while fd is used
 }
 
 // Read implements net.Conn.
-func (a *Accepted) Read(p []byte) (int, error) {
+func (a *accepted) Read(p []byte) (int, error) {
 	for {
 		if c := a.conn.Load(); c != nil {
 			return c.Read(p)
 		}
-		n, err := a.try("read", p, &a.readBy, Read)
+		n, err := a.try("read", p, &a.readBy, rawRead)
 		if err == unix.EAGAIN {
-			_, err = a.settle()
+			_, err = a.toRawConn()
 			if err == nil {
 				continue
 			}
@@ -132,16 +129,16 @@ func (a *Accepted) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (a *Accepted) Write(p []byte) (done int, _ error) {
+func (a *accepted) Write(p []byte) (done int, _ error) {
 	for {
 		if c := a.conn.Load(); c != nil {
 			n, err := c.Write(p[done:])
 			return done + n, err
 		}
-		n, err := a.try("write", p[done:], &a.writtenBy, Write)
+		n, err := a.try("write", p[done:], &a.writtenBy, rawWrite)
 		done += n
 		if err == unix.EAGAIN {
-			_, err = a.settle()
+			_, err = a.toRawConn()
 		}
 		if err != nil || done == len(p) {
 			return done, err
@@ -149,9 +146,9 @@ func (a *Accepted) Write(p []byte) (done int, _ error) {
 	}
 }
 
-// try makes one call that does not wait. EAGAIN says that the connection has to be
-// waited for, or has become a Conn.
-func (a *Accepted) try(op string, p []byte, by *time.Time, f func(int, []byte) (int, error)) (int, error) {
+// try makes one call that does not wait. It fails with EAGAIN if the connection must
+// wait, or if Go's poller manages it already.
+func (a *accepted) try(op string, p []byte, by *time.Time, f func(int, []byte) (int, error)) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.conn.Load() != nil {
@@ -169,8 +166,8 @@ func (a *Accepted) try(op string, p []byte, by *time.Time, f func(int, []byte) (
 	return n, &net.OpError{Op: op, Net: "tcp", Addr: a.remote, Err: err}
 }
 
-// settle makes it a Conn.
-func (a *Accepted) settle() (*Conn, error) {
+// toRawConn hands the connection to Go's poller.
+func (a *accepted) toRawConn() (*rawConn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.conn.Load(); c != nil {
@@ -187,30 +184,30 @@ func (a *Accepted) settle() (*Conn, error) {
 		return nil, err
 	}
 	tcp := file.(*net.TCPConn)
-	c, err := New(tcp)
+	c, err := newRawConn(tcp)
 	if err != nil {
 		_ = tcp.Close()
 		return nil, err
 	}
-	a.prepare(tcp)
+	setOptions(tcp)
 	_, _ = tcp.SetReadDeadline(a.readBy), tcp.SetWriteDeadline(a.writtenBy)
 	a.conn.Store(c)
 	return c, nil
 }
 
-// TCP returns it as an ordinary connection, which is closed with it.
-func (a *Accepted) TCP() (*net.TCPConn, error) {
-	c, err := a.settle()
+// tcp returns the connection as Go's, which is closed together with a.
+func (a *accepted) tcp() (*net.TCPConn, error) {
+	c, err := a.toRawConn()
 	if err != nil {
 		return nil, err
 	}
 	return c.TCPConn, nil
 }
 
-// Detach returns a descriptor that is the caller's, doesn't block and is in nobody's
-// poller. Nobody must be reading or writing; the connection is to be closed
-// then, which leaves the descriptor open.
-func (a *Accepted) Detach() (fd int, err error) {
+// detach returns a descriptor that does not block, that no poller manages, and that
+// the caller must close. There must be no concurrent read or write. The caller must also
+// close a, which leaves the descriptor open.
+func (a *accepted) detach() (fd int, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.conn.Load(); c != nil {
@@ -227,7 +224,7 @@ func (a *Accepted) Detach() (fd int, err error) {
 }
 
 // Close implements net.Conn.
-func (a *Accepted) Close() error {
+func (a *accepted) Close() error {
 	a.mu.Lock()
 	fd, c := a.fd, a.conn.Load()
 	a.fd = -1
@@ -242,29 +239,29 @@ func (a *Accepted) Close() error {
 }
 
 // RemoteAddr implements net.Conn.
-func (a *Accepted) RemoteAddr() net.Addr { return a.remote }
+func (a *accepted) RemoteAddr() net.Addr { return a.remote }
 
 // LocalAddr implements net.Conn.
-func (a *Accepted) LocalAddr() net.Addr {
+func (a *accepted) LocalAddr() net.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.conn.Load(); c != nil {
 		return c.LocalAddr()
 	}
-	sa, _ := syscall.Getsockname(a.fd) // of a closed one: nothing
+	sa, _ := syscall.Getsockname(a.fd) // nil if it is closed
 	return tcpAddr(sa)
 }
 
 // SetDeadline implements net.Conn.
-func (a *Accepted) SetDeadline(t time.Time) error { return a.deadline(t, true, true) }
+func (a *accepted) SetDeadline(t time.Time) error { return a.deadline(t, true, true) }
 
 // SetReadDeadline implements net.Conn.
-func (a *Accepted) SetReadDeadline(t time.Time) error { return a.deadline(t, true, false) }
+func (a *accepted) SetReadDeadline(t time.Time) error { return a.deadline(t, true, false) }
 
 // SetWriteDeadline implements net.Conn.
-func (a *Accepted) SetWriteDeadline(t time.Time) error { return a.deadline(t, false, true) }
+func (a *accepted) SetWriteDeadline(t time.Time) error { return a.deadline(t, false, true) }
 
-func (a *Accepted) deadline(t time.Time, read, write bool) (err error) {
+func (a *accepted) deadline(t time.Time, read, write bool) (err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.conn.Load()

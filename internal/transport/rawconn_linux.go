@@ -1,5 +1,3 @@
-// Package transport makes connections cheaper where other processes compete for the
-// processors: Redis and proxies on the same machine, say.
 package transport
 
 import (
@@ -12,40 +10,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a TCP connection that is read and written with raw system calls. These
-// never wait, but Go cannot know: around each it prepares for one that does, and
-// where the kernel runs somebody else meanwhile (whom the write has woken, often)
-// it hands the processor to another thread, which has to be woken, too.
+// rawConn is a TCP connection that is read and written with raw system calls. They never
+// block, but around an ordinary call Go prepares for one that does. If the kernel runs
+// another process meanwhile, often the one that the write woke, Go hands the processor
+// to another thread, which must be woken too.
 //
-// Unlike with other connections, only one goroutine may read at a time, and only
-// one write.
-type Conn struct {
+// Unlike with other connections, only one goroutine may read at a time, and only one
+// may write.
+type rawConn struct {
 	*net.TCPConn
 	raw         syscall.RawConn
 	read, write transfer
 }
 
-// New returns c as a Conn.
-func New(c *net.TCPConn) (*Conn, error) {
+func newRawConn(c *net.TCPConn) (*rawConn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	r := &Conn{TCPConn: c, raw: raw}
+	r := &rawConn{TCPConn: c, raw: raw}
 	r.read.step, r.write.step = r.read.some, r.write.all
 	return r, nil
 }
 
 // transfer is a read or write under way.
 type transfer struct {
-	step func(fd uintptr) (done bool) // some or all, made once
+	step func(fd uintptr) (done bool) // some or all, bound once
 	p    []byte
 	n    int
 	err  error
 }
 
 // Read implements net.Conn.
-func (c *Conn) Read(p []byte) (int, error) {
+func (c *rawConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -59,7 +56,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (c *Conn) Write(p []byte) (int, error) {
+func (c *rawConn) Write(p []byte) (int, error) {
 	t := &c.write
 	t.begin(p)
 	return t.end(c.raw.Write(t.step), "write")
@@ -67,7 +64,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 func (t *transfer) begin(p []byte) { t.p, t.n, t.err = p, 0, nil }
 
-// end returns what came of it; waited is why the waiting failed, if it has.
+// end returns the result; waited is the error of waiting for the descriptor, if any.
 func (t *transfer) end(waited error, call string) (int, error) {
 	t.p = nil
 	if waited == nil && t.err != nil {
@@ -76,16 +73,16 @@ func (t *transfer) end(waited error, call string) (int, error) {
 	return t.n, waited
 }
 
-// some reads what there is.
+// some reads what has arrived.
 func (t *transfer) some(fd uintptr) bool {
-	t.n, t.err = Read(int(fd), t.p)
+	t.n, t.err = rawRead(int(fd), t.p)
 	return t.err != unix.EAGAIN
 }
 
-// all writes until there is nothing left to be written.
+// all writes until everything is written.
 func (t *transfer) all(fd uintptr) bool {
 	for t.n < len(t.p) {
-		n, err := Write(int(fd), t.p[t.n:])
+		n, err := rawWrite(int(fd), t.p[t.n:])
 		if err == unix.EAGAIN {
 			return false
 		}
@@ -97,34 +94,34 @@ func (t *transfer) all(fd uintptr) bool {
 	return true
 }
 
-// PoolConn is a Conn of a pool that makes sure, before each use, that nothing has
-// come on it and its peer has not closed it, as go-redis does.
+// PoolConn is a TCP connection of go-redis's pool. Before each use the pool checks that
+// nothing has arrived on it and that the peer has not closed it; here that check costs
+// one raw system call.
 type PoolConn struct {
-	*Conn
+	*rawConn
 	quiet probe
 }
 
 // NewPoolConn returns c as a PoolConn.
 func NewPoolConn(c *net.TCPConn) (*PoolConn, error) {
-	inner, err := New(c)
+	inner, err := newRawConn(c)
 	if err != nil {
 		return nil, err
 	}
-	p := &PoolConn{Conn: inner}
+	p := &PoolConn{rawConn: inner}
 	p.quiet.RawConn, p.quiet.look = inner.raw, p.quiet.peek
 	return p, nil
 }
 
-// SyscallConn implements syscall.Conn, for such a check only.
+// SyscallConn implements syscall.Conn, for the pool's check only.
 func (c *PoolConn) SyscallConn() (syscall.RawConn, error) { return &c.quiet, nil }
 
-// probe is a syscall.RawConn that has nothing read where there is nothing: f would
-// only find that out again, by a system call that wakes the runtime's monitor
-// from its sleep. At 1,000 publishes a second that took a fifth of all that a node
-// computed.
+// probe is a syscall.RawConn that skips the pool's own read if nothing has arrived. That
+// read is an ordinary system call, which wakes the runtime's monitor thread; at 1,000
+// publishes a second it cost a fifth of a node's processor time.
 type probe struct {
 	syscall.RawConn
-	look func(fd uintptr) bool // peek, made once
+	look func(fd uintptr) bool // peek, bound once
 	err  error                 // what peek has found
 }
 

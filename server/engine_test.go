@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,14 +15,14 @@ import (
 	"herald/notify"
 )
 
-// pair is a TCP connection: a client's end, and a loop's.
-func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
+// pair returns both ends of a TCP connection: the client's, and the engine's.
+func pair(t testing.TB, e *transport.Engine) (*net.TCPConn, transport.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err = transport.Listen(l, prepare); err != nil {
+	if l, err = transport.Listen(l); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
@@ -36,21 +35,21 @@ func pair(t testing.TB, ls *loops) (*net.TCPConn, *loopConn) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	c, err := ls.adopt(raw.(*transport.Accepted), 0)
+	c, err := e.Adopt(raw, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.(*net.TCPConn), c.(*loopConn)
+	return client.(*net.TCPConn), c
 }
 
-func newTestLoops(t testing.TB) *loops {
+func newTestEngine(t testing.TB) *transport.Engine {
 	t.Helper()
-	ls, err := newLoops(func(v any) { t.Errorf("panic: %v", v) })
+	e, err := transport.NewEngine(transport.Options{Panicked: func(v any) { t.Errorf("panic: %v", v) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(ls.stop)
-	return ls
+	t.Cleanup(e.Stop)
+	return e
 }
 
 // messageReceiver cuts and parses what one client sends, as a stream does.
@@ -63,7 +62,7 @@ type messageReceiver struct {
 	done  chan struct{} // closed by end
 }
 
-func (r *messageReceiver) receive(p []byte) bool {
+func (r *messageReceiver) Receive(p []byte) bool {
 	p = append(r.in.rest, p...)
 	for {
 		kind, raw, left := r.in.cut(p)
@@ -85,7 +84,7 @@ func (r *messageReceiver) receive(p []byte) bool {
 	}
 }
 
-func (r *messageReceiver) end() {
+func (r *messageReceiver) End() {
 	if r.ended.Add(1) == 1 {
 		close(r.done)
 	}
@@ -96,15 +95,15 @@ func (r *messageReceiver) end() {
 // descriptors.
 func TestLoopsKeepClientsApart(t *testing.T) {
 	const clients, generations, messages = 64, 4, 30
-	ls, ps := newTestLoops(t), &parsers{}
+	e, ps := newTestEngine(t), &parsers{}
 	var wg sync.WaitGroup
 	for i := range clients {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 7))
 			for g := range generations {
-				client, conn := pair(t, ls)
+				client, conn := pair(t, e)
 				recv := &messageReceiver{t: t, ps: ps, done: make(chan struct{})}
-				if err := conn.start(recv); err != nil {
+				if err := conn.Start(recv); err != nil {
 					t.Error(err)
 					return
 				}
@@ -148,11 +147,11 @@ func TestLoopsKeepClientsApart(t *testing.T) {
 func TestLoopDrains(t *testing.T) {
 	h := hub.New(hub.Options{QueueBytes: 8 << 20})
 	t.Cleanup(h.Close)
-	ls := newTestLoops(t)
-	client, conn := pair(t, ls)
+	e := newTestEngine(t)
+	client, conn := pair(t, e)
 	sock := h.NewSocket("a", "", eventStream, conn)
 	recv := &socketReceiver{h: h, sock: sock, done: make(chan struct{})}
-	if err := conn.start(recv); err != nil {
+	if err := conn.Start(recv); err != nil {
 		t.Fatal(err)
 	}
 	var want []byte
@@ -180,58 +179,11 @@ type socketReceiver struct {
 	done chan struct{}
 }
 
-func (*socketReceiver) receive([]byte) bool { return true }
+func (*socketReceiver) Receive([]byte) bool { return true }
 
-func (r *socketReceiver) end() {
+func (r *socketReceiver) End() {
 	r.h.Leave(r.sock)
 	close(r.done)
-}
-
-// A panic in one client's receiver ends that client only, and no descriptor is
-// left over.
-func TestLoopSurvivesPanics(t *testing.T) {
-	var panics atomic.Int32
-	ls, err := newLoops(func(any) { panics.Add(1) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ls.stop)
-	before := openFiles(t)
-	for range 20 {
-		client, conn := pair(t, ls)
-		r := panicReceiver{make(chan struct{})}
-		if err := conn.start(r); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := client.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		<-r.done
-		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
-			t.Fatalf("after the panic: %v", err)
-		}
-		_ = client.Close()
-	}
-	if n := panics.Load(); n != 20 {
-		t.Errorf("%d panics were told of", n)
-	}
-	if after := openFiles(t); after > before {
-		t.Errorf("%d descriptors, %d before", after, before)
-	}
-}
-
-type panicReceiver struct{ done chan struct{} }
-
-func (panicReceiver) receive([]byte) bool { panic("on purpose") }
-func (r panicReceiver) end()              { close(r.done) }
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }
 
 // BenchmarkBridge is what a message costs that comes in over TCP, and one that
@@ -239,8 +191,8 @@ func openFiles(t *testing.T) int {
 func BenchmarkBridge(b *testing.B) {
 	h := hub.New(hub.Options{})
 	b.Cleanup(h.Close)
-	ls := newTestLoops(b)
-	client, conn := pair(b, ls)
+	e := newTestEngine(b)
+	client, conn := pair(b, e)
 	b.Cleanup(func() { _ = client.Close() })
 	s := &Server{Deps: Deps{Hub: h}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -249,7 +201,7 @@ func BenchmarkBridge(b *testing.B) {
 	ws.s, ws.sock = s, h.NewSocket("a", "", webSocket, conn)
 	ws.greeted.Store(true)
 	s.streams.enter()
-	if err := conn.start(ws); err != nil {
+	if err := conn.Start(ws); err != nil {
 		b.Fatal(err)
 	}
 	ping, answer := clientFrame(finBit|opText, `{"type":"ping"}`), make([]byte, 2+len(notify.PongFrame()))

@@ -13,9 +13,9 @@ import (
 )
 
 // pair returns a Conn and its peer.
-func pair(t *testing.T) (*Conn, *net.TCPConn) {
+func pair(t *testing.T) (*rawConn, *net.TCPConn) {
 	mine, peer := tcpPair(t)
-	c, err := New(mine)
+	c, err := newRawConn(mine)
 	if err != nil {
 		t.Fatal(err)
 	}

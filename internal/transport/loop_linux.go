@@ -1,4 +1,4 @@
-package server
+package transport
 
 import (
 	"fmt"
@@ -10,17 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"herald/internal/transport"
 )
 
-// loops are event loops that read from any number of connections with one
-// goroutine and one buffer each, so that an idle connection has neither.
+// loops are event loops. Each reads from any number of connections with one goroutine
+// and one buffer.
 //
-// A loop owns its connections' descriptors: it alone closes one, after the last
-// use by anybody else. Whoever else wants a connection ended shuts it down, which
-// the loop notices; a descriptor that was closed elsewhere could already be
-// another user's.
+// A loop owns the descriptors of its connections: only the loop closes one, after every
+// other use has ended. All others shut a connection down, which the loop notices. A
+// descriptor that was closed elsewhere could already belong to another client.
 type loops struct {
 	list []*loop
 	next atomic.Uint32
@@ -30,7 +27,7 @@ type loops struct {
 type loop struct {
 	// Static after construction.
 	epfd     int
-	file     *os.File        // epfd in Go's own poller: a third cheaper than waiting in epoll_wait
+	file     *os.File        // epfd in Go's poller, which is a third cheaper than blocking in epoll_wait
 	raw      syscall.RawConn // file's
 	panicked func(v any)
 
@@ -38,14 +35,19 @@ type loop struct {
 	buf []byte
 
 	mu    sync.Mutex
-	conns []*loopConn // guarded by mu: by descriptor
+	conns []*loopConn // guarded by mu; indexed by descriptor
 }
 
-// loopBuffer is how much a loop reads from a connection at once, in bytes.
-const loopBuffer = 64 << 10
+const (
+	// loopBuffer is how much a loop reads from a connection at once, in bytes.
+	loopBuffer = 64 << 10
+	// maxReads is how many full buffers a loop takes from one connection before it
+	// serves the others.
+	maxReads = 4
+)
 
-// newLoops starts a loop for each processor. panicked is told of panics in
-// receivers; each ends its own connection only.
+// newLoops starts a loop for each processor. panicked gets what a Receiver panicked
+// with; a panic closes its own connection only.
 func newLoops(panicked func(v any)) (*loops, error) {
 	ls := &loops{}
 	for range runtime.GOMAXPROCS(0) {
@@ -65,7 +67,7 @@ func newLoop(panicked func(v any)) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("event loop: %w", err)
 	}
-	if err := unix.SetNonblock(epfd, true); err != nil { // os.NewFile polls only what doesn't block
+	if err := unix.SetNonblock(epfd, true); err != nil { // os.NewFile polls only descriptors that do not block
 		_ = unix.Close(epfd)
 		return nil, fmt.Errorf("event loop: %w", err)
 	}
@@ -77,19 +79,16 @@ func newLoop(panicked func(v any)) (*loop, error) {
 	return l, nil
 }
 
-// adopt takes a over: a is to be closed, the connection stays open. Nothing is
-// read before start. The kernel ends it if its peer leaves something unread for
-// longer than patience; 0: it doesn't.
-func (ls *loops) adopt(a *transport.Accepted, patience time.Duration) (peerConn, error) {
-	fd, err := a.Detach()
+func (ls *loops) adopt(a *accepted, unacked time.Duration) (Conn, error) {
+	fd, err := a.detach()
 	if err != nil {
 		return nil, err
 	}
-	setUserTimeout(fd, patience)
+	setUserTimeout(fd, unacked)
 	return &loopConn{loop: ls.list[ls.next.Add(1)%uint32(len(ls.list))], fd: fd}, nil
 }
 
-// stop ends the loops. Their connections must have ended.
+// stop stops the loops. Their connections must have ended before.
 func (ls *loops) stop() {
 	for _, l := range ls.list {
 		_ = l.file.Close()
@@ -114,9 +113,9 @@ func (l *loop) run() {
 	}
 }
 
-// ready returns how many events there are now; below 0 if that cannot be told.
+// ready returns how many events there are now; -1 if epoll fails.
 func (l *loop) ready(events []unix.EpollEvent) int {
-	n, err := transport.Poll(l.epfd, events)
+	n, err := poll(l.epfd, events)
 	if err != nil {
 		return -1
 	}
@@ -171,20 +170,18 @@ func (l *loop) remove(fd int) {
 	l.conns[fd] = nil
 }
 
-// loopConn is one connection of a loop. Its hub.Transport methods are called
-// under its socket's mutex, and not after the socket has ended.
+// loopConn is one connection of a loop.
 type loopConn struct {
-	// Static after start.
+	// Static after Start.
 	loop *loop
 	fd   int
-	to   receiver
+	to   Receiver
 
-	step atomic.Pointer[drainStep] // what to call when the connection is writable
+	step atomic.Pointer[drainStep] // to call when the connection is writable; nil: none
 }
 
-// start has the loop read and hand to r what comes, until r has enough or the
-// connection ends; then r.end is called.
-func (c *loopConn) start(r receiver) error {
+// Start implements Conn.
+func (c *loopConn) Start(r Receiver) error {
 	c.to = r
 	c.loop.put(c)
 	e := unix.EpollEvent{Events: epollIn, Fd: int32(c.fd)}
@@ -192,25 +189,26 @@ func (c *loopConn) start(r receiver) error {
 		c.loop.remove(c.fd)
 		return fmt.Errorf("event loop: %w", err)
 	}
-	if c.step.Load() != nil { // asked for before the loop knew the connection
-		c.arm()
+	if c.step.Load() != nil { // Drain was called before Start
+		c.rearm()
 	}
 	return nil
 }
 
-// abandon closes a connection that was not started.
-func (c *loopConn) abandon() { _ = unix.Close(c.fd) }
+// Abandon implements Conn.
+func (c *loopConn) Abandon() { _ = unix.Close(c.fd) }
 
-// read hands on everything there is; false ends the connection. Events tell of
-// changes, so what is left unread would not be heard of again; a read that fills
-// only a part of the buffer has taken all.
+// read passes on what has arrived; false closes the connection. Events are
+// edge-triggered: unread bytes cause no further event. So read goes on until a read fills
+// only a part of the buffer, or asks for another event after maxReads: a client that
+// sends without pause must not keep the loop from its other connections.
 func (c *loopConn) read(gone bool) bool {
 	buf := c.loop.buf
-	for {
-		n, err := transport.Read(c.fd, buf)
+	for range maxReads {
+		n, err := rawRead(c.fd, buf)
 		switch {
 		case n > 0:
-			if !c.to.receive(buf[:n]) {
+			if !c.to.Receive(buf[:n]) {
 				return false
 			}
 			if n < len(buf) && !gone {
@@ -222,33 +220,37 @@ func (c *loopConn) read(gone bool) bool {
 			return false
 		}
 	}
+	c.rearm()
+	return true
 }
 
-// end is called on the loop's goroutine, once.
+// end closes the connection. The loop's goroutine calls it once.
 func (c *loopConn) end() {
 	c.loop.remove(c.fd)
-	c.to.end() // from here on nobody writes
+	c.to.End() // nothing is written after it returns
 	_ = unix.Close(c.fd)
 }
 
-// Write implements hub.Transport.
+// Write implements Conn.
 func (c *loopConn) Write(p []byte) (int, error) { return writeNow(c.fd, p) }
 
-// drainStep is what hub.Transport.Drain is given.
+// drainStep is the argument of Conn.Drain.
 type drainStep func(write func([]byte) (int, error)) bool
 
-// Drain implements hub.Transport. Arming after the step is stored leaves no gap:
-// modifying an event looks at the connection's state anew.
+// Drain implements Conn. The step is stored before the event is asked for, and epoll
+// checks the connection's state when an event is modified, so no change is missed.
 func (c *loopConn) Drain(step func(write func([]byte) (int, error)) bool) {
 	c.store(step)
-	c.arm()
+	c.rearm()
 }
 
 func (c *loopConn) store(step drainStep) { c.step.Store(&step) }
 
-func (c *loopConn) arm() {
+// rearm asks for an event if the connection is readable or writable now. It always asks
+// for both: read and Drain may call it at the same time, and neither may undo the other's.
+func (c *loopConn) rearm() {
 	e := unix.EpollEvent{Events: epollIn | unix.EPOLLOUT, Fd: int32(c.fd)}
-	// It fails while the loop does not know the connection; start arms it then.
+	// This fails before Start has added the connection; Start calls rearm then.
 	_ = unix.EpollCtl(c.loop.epfd, unix.EPOLL_CTL_MOD, c.fd, &e)
 }
 
@@ -258,8 +260,8 @@ func (c *loopConn) drain() {
 		return
 	}
 	c.step.Store(step)
-	c.arm()
+	c.rearm()
 }
 
-// Close implements hub.Transport: the loop hears of it and closes the descriptor.
+// Close implements Conn. The loop notices the shutdown and closes the descriptor.
 func (c *loopConn) Close() { _ = unix.Shutdown(c.fd, unix.SHUT_RDWR) }

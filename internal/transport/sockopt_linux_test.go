@@ -1,23 +1,20 @@
-package server
+package transport
 
 import (
 	"net"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"herald/internal/transport"
 )
 
-// TestConnectionsInherit: what prepareAll sets on a listener holds for what it
-// accepts, whether that is taken over as it comes or waited for before.
+// The options of the listener hold for accepted connections, whether Go's poller has
+// managed them before or not.
 func TestConnectionsInherit(t *testing.T) {
 	inner, err := (&net.ListenConfig{KeepAlive: -1}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepareAll(inner)
-	l, err := transport.Listen(inner, prepare)
+	l, err := Listen(inner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,13 +30,13 @@ func TestConnectionsInherit(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = c.Close() }()
-		a := c.(*transport.Accepted)
+		a := c.(*accepted)
 		if waited {
-			if _, err := a.TCP(); err != nil {
+			if _, err := a.tcp(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		fd, err := a.Detach()
+		fd, err := a.detach()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +53,7 @@ func TestConnectionsInherit(t *testing.T) {
 			{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, 2 * sendBuffer}, // socket(7): the kernel doubles it
 		} {
 			if v, err := unix.GetsockoptInt(fd, o.level, o.opt); v != o.value || err != nil {
-				t.Errorf("%s is %d, want %d (%v); waited for: %t", o.name, v, o.value, err, waited)
+				t.Errorf("%s is %d, want %d (%v); through the poller: %t", o.name, v, o.value, err, waited)
 			}
 		}
 	}
