@@ -39,7 +39,7 @@ const corkBytes = 16 << 10
 // userID and m.Frame may be changed when it has returned.
 //
 // A stored notification goes to the live sockets if it continues what they
-// have; if something is missing before it, Behind is called instead and m
+// have; if something is missing before it, OnGap is called instead and m
 // arrives with the repair. Resuming sockets read it from the log.
 func (c *Cork) Deliver(userID string, m notify.Frame) {
 	h := c.hub

@@ -198,7 +198,7 @@ func TestHold(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
 	s := h.NewSocket("a", "", line, p)
-	s.Hold([]byte("head\n"))
+	s.Cork([]byte("head\n"))
 	if err := h.Join(s, time.Now()); err != nil {
 		t.Fatal(err)
 	}

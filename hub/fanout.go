@@ -42,7 +42,7 @@ type batch struct {
 func (b *batch) stored() bool { return b.messages[0].ID != 0 }
 
 // of returns all messages of the batch as one piece.
-func (b *batch) of(w Wire) []byte { return b.joined.of(w, b.messages...) }
+func (b *batch) of(w Framing) []byte { return b.joined.of(w, b.messages...) }
 
 // fansLocked reports whether what is sent to u has to go through a fanout.
 func (h *Hub) fansLocked(u *user) bool { return u.fan != nil || len(u.sockets) >= h.fanMin }
@@ -120,7 +120,7 @@ func (h *Hub) serveLocked(s *Socket, b *batch) {
 			return
 		}
 		h.stats.delivered.Add(uint64(len(b.messages)))
-		s.send(b.of(s.wire))
+		s.send(b.of(s.framing))
 		return
 	}
 	newest := b.messages[len(b.messages)-1].ID
@@ -129,12 +129,12 @@ func (h *Hub) serveLocked(s *Socket, b *batch) {
 	}
 	if s.last < b.messages[0].ID {
 		h.stats.delivered.Add(uint64(len(b.messages)))
-		s.send(b.of(s.wire))
+		s.send(b.of(s.framing))
 	} else { // it has read some of them from the log
 		for _, m := range b.messages {
 			if m.ID > s.last {
 				h.stats.delivered.Add(1)
-				s.send(s.wire.Encode(m))
+				s.send(s.framing.Encode(m))
 			}
 		}
 	}

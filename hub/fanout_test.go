@@ -110,7 +110,7 @@ func TestRepairDoesNotOvertakeAFanout(t *testing.T) {
 func TestFanoutIsBounded(t *testing.T) {
 	behind := 0
 	h, u, _, pipes := fanned(t, 2)
-	h.o.Behind = func(string) { behind++ }
+	h.o.OnGap = func(string) { behind++ }
 	u.fan.bytes = fanMost + 1
 	h.Deliver("a", stored(1, 0))
 	h.Deliver("a", notify.Frame{Event: "notification", JSON: "passing"})

@@ -37,18 +37,18 @@ type Options struct {
 	CloseWithin time.Duration // how long a peer may take to answer a close; default 2 s
 	Log         *slog.Logger  // default: nothing is logged
 
-	// Behind is called when a user's stream has a hole that only the log can
+	// OnGap is called when a user's stream has a hole that only the log can
 	// fill: read the log after Position and call Backfill, then Repaired. It is
 	// called with a lock held and must not block or call the hub. Required
 	// wherever announcements can be lost: until Repaired the user's live sockets
 	// get nothing stored.
-	Behind func(userID string)
-	// Expired is called when a socket's credentials run out, on the wheel's
+	OnGap func(userID string)
+	// OnExpiry is called when a socket's credentials run out, on the wheel's
 	// goroutine: it must not block. Default: close with 4001.
-	Expired func(*Socket)
-	// Changed is called when a user has one socket more or fewer, without locks;
+	OnExpiry func(*Socket)
+	// OnChange is called when a user has one socket more or fewer, without locks;
 	// it must not block. Default: nobody is told.
-	Changed func(userID string)
+	OnChange func(userID string)
 }
 
 // Hub is the set of this process's sockets, sharded by user id.
@@ -87,7 +87,7 @@ type user struct {
 	live      int       // guarded by mu: how many of them are live
 	last      notify.ID // guarded by mu: every live socket has been sent everything up to here
 	seen      notify.ID // guarded by mu: newest id announced to this node or read by a live socket; never below last
-	repairing bool      // guarded by mu: Behind was called, Repaired not yet
+	repairing bool      // guarded by mu: OnGap was called, Repaired not yet
 	fan       *fanout   // guarded by mu: nil unless something waits for its sockets
 }
 
@@ -105,8 +105,8 @@ func New(o Options) *Hub {
 	if o.CloseWithin == 0 {
 		o.CloseWithin = 2 * time.Second
 	}
-	if o.Changed == nil {
-		o.Changed = func(string) {}
+	if o.OnChange == nil {
+		o.OnChange = func(string) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -145,9 +145,9 @@ func (h *Hub) user(userID string) *user {
 // behindLocked asks for the repair of u, once until Repaired.
 func (h *Hub) behindLocked(u *user) {
 	h.stats.repairs.Add(1)
-	if h.o.Behind != nil {
+	if h.o.OnGap != nil {
 		u.repairing = true
-		h.o.Behind(u.id)
+		h.o.OnGap(u.id)
 	}
 }
 
@@ -168,7 +168,7 @@ func (h *Hub) appendLocked(c *Cork, u *user, m notify.Frame) bool {
 		if s.live && s.last < m.ID {
 			s.last = m.ID
 			h.stats.delivered.Add(1)
-			s.sendCorked(c, enc.of(s.wire, m))
+			s.sendCorked(c, enc.of(s.framing, m))
 		}
 	}
 	return true
@@ -190,30 +190,30 @@ func (h *Hub) sendEphemeralLocked(c *Cork, u *user, m notify.Frame) {
 			continue
 		}
 		h.stats.delivered.Add(1)
-		s.sendCorked(c, enc.of(s.wire, m))
+		s.sendCorked(c, enc.of(s.framing, m))
 	}
 }
 
-// encodings keeps the bytes of messages for the wires they were needed on: those
+// encodings keeps the bytes of messages for the framings they were needed on: those
 // of one message, or of several as one piece.
 type encodings [2]struct {
-	wire  Wire
-	bytes []byte
+	framing Framing
+	bytes   []byte
 }
 
-func (e *encodings) of(w Wire, messages ...notify.Frame) []byte {
+func (e *encodings) of(w Framing, messages ...notify.Frame) []byte {
 	for i := range e {
-		if e[i].wire == nil {
-			e[i].wire, e[i].bytes = w, join(w, messages)
+		if e[i].framing == nil {
+			e[i].framing, e[i].bytes = w, join(w, messages)
 		}
-		if e[i].wire == w {
+		if e[i].framing == w {
 			return e[i].bytes
 		}
 	}
 	return join(w, messages)
 }
 
-func join(w Wire, messages []notify.Frame) []byte {
+func join(w Framing, messages []notify.Frame) []byte {
 	if len(messages) == 1 {
 		return w.Encode(messages[0])
 	}
@@ -319,7 +319,7 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 		h.settleLocked(u)
 		for _, s := range u.sockets {
 			if s.live && s.last < end {
-				s.Lose(end) // announced or counted, but no longer in the log
+				s.SendGap(end) // announced or counted, but no longer in the log
 			}
 		}
 		u.last, u.seen = end, max(u.seen, end)

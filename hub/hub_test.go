@@ -19,19 +19,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// lineWire frames a message as one line, so that tests read what was sent.
-type lineWire struct{ answers, chatty bool }
+// lineFraming frames a message as one line, so that tests read what was sent.
+type lineFraming struct{ answers, chatty bool }
 
-func (*lineWire) Encode(m notify.Frame) []byte { return []byte(m.JSON + "\n") }
-func (*lineWire) Ping() []byte                 { return []byte("ping\n") }
-func (w *lineWire) Answers() bool              { return w.answers }
-func (w *lineWire) Chatty() bool               { return w.chatty }
-func (*lineWire) Goodbye(code notify.CloseCode, retry int) []byte {
+func (*lineFraming) Encode(m notify.Frame) []byte { return []byte(m.JSON + "\n") }
+func (*lineFraming) Ping() []byte                 { return []byte("ping\n") }
+func (w *lineFraming) AnswersClose() bool         { return w.answers }
+func (w *lineFraming) AnswersPing() bool          { return w.chatty }
+func (*lineFraming) Goodbye(code notify.CloseCode, retry int) []byte {
 	return fmt.Appendf(nil, "bye %d %v\n", code, retry > 0)
 }
 
-// line is a wire of the talkative kind; every test socket shares it.
-var line = &lineWire{answers: true, chatty: true}
+// line is a framing of the talkative kind; every test socket shares it.
+var line = &lineFraming{answers: true, chatty: true}
 
 // pipe is a transport with a bounded kernel buffer that a test drains.
 type pipe struct {
@@ -158,7 +158,7 @@ func TestDeliverSkipsWhatASocketHas(t *testing.T) {
 
 func TestHoleAsksForRepair(t *testing.T) {
 	var behind []string
-	h := newHub(t, Options{Behind: func(id string) { behind = append(behind, id) }})
+	h := newHub(t, Options{OnGap: func(id string) { behind = append(behind, id) }})
 	_, p := connect(t, h, "a", 1)
 	h.Deliver("a", stored(4, 3))
 	h.Deliver("a", stored(5, 4)) // waits for the repair too
@@ -183,7 +183,7 @@ func TestHoleAsksForRepair(t *testing.T) {
 }
 
 func TestRepairTellsWhatIsLost(t *testing.T) {
-	h := newHub(t, Options{Behind: func(string) {}})
+	h := newHub(t, Options{OnGap: func(string) {}})
 	_, p := connect(t, h, "a", 1)
 	h.Deliver("a", stored(9, 8))
 	h.Backfill("a", []notify.Frame{stored(8, 7), stored(9, 8)}) // 2…7 were trimmed
@@ -195,7 +195,7 @@ func TestRepairTellsWhatIsLost(t *testing.T) {
 }
 
 func TestExpiredEntriesChain(t *testing.T) {
-	h := newHub(t, Options{Behind: func(string) {}})
+	h := newHub(t, Options{OnGap: func(string) {}})
 	_, p := connect(t, h, "a", 1)
 	expired := notify.Frame{ID: 2, Prev: 1}
 	h.Deliver("a", stored(3, 2))
@@ -262,7 +262,7 @@ func TestResumeTellsGaps(t *testing.T) {
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
 	s.Resume(t.Context(), []notify.Frame{stored(9, 8), stored(10, 9)})
-	s.Lose(12)
+	s.SendGap(12)
 	expect(t, p, "hello", string(notify.GapFrame(5, 9)), "9", "10", string(notify.GapFrame(10, 0)))
 	if s.Last() != 12 {
 		t.Errorf("position %d", s.Last())
@@ -270,7 +270,7 @@ func TestResumeTellsGaps(t *testing.T) {
 }
 
 func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
-	h := newHub(t, Options{Behind: func(string) {}})
+	h := newHub(t, Options{OnGap: func(string) {}})
 	_, behind := connect(t, h, "a", 5)
 	_, ahead := connect(t, h, "a", 7) // its log read was ahead of the announcements
 	h.Deliver("a", stored(9, 8))
@@ -452,7 +452,7 @@ func TestPeerThatTakesNothingIsEnded(t *testing.T) {
 		h := New(Options{Ping: 10 * time.Second})
 		defer h.Close()
 		p := newPipe()
-		s := h.NewSocket("a", "", &lineWire{}, p) // server-sent events: it never speaks
+		s := h.NewSocket("a", "", &lineFraming{}, p) // server-sent events: it never speaks
 		_ = h.Join(s, time.Now())
 		s.Greet([]byte("hello"), 0)
 		p.drain(0)
@@ -527,7 +527,7 @@ func testConcurrently(t *testing.T, fanMin int) {
 		return slices.Clone(l.entries[after:])
 	}
 	behind := make(chan string, users*messages)
-	h := newHub(t, Options{MaxPerUser: -1, Behind: func(id string) { behind <- id }})
+	h := newHub(t, Options{MaxPerUser: -1, OnGap: func(id string) { behind <- id }})
 	h.fanMin = fanMin
 	repair := func(id string) {
 		for {

@@ -15,7 +15,7 @@ import (
 func (h *Hub) Join(s *Socket, authenticated time.Time) error {
 	err := h.add(s, authenticated)
 	if err == nil {
-		h.o.Changed(s.UserID)
+		h.o.OnChange(s.UserID)
 	}
 	return err
 }
@@ -57,7 +57,7 @@ func (h *Hub) Leave(s *Socket) {
 	if !h.remove(s) {
 		return
 	}
-	h.o.Changed(s.UserID)
+	h.o.OnChange(s.UserID)
 	if h.sockets.Add(-1) == 0 && h.draining.Load() {
 		h.signalEmpty()
 	}
@@ -107,7 +107,7 @@ func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.last, s.greeted = last, true
-	s.send(s.wire.Encode(notify.Frame{Event: "hello", ID: last, JSON: string(hello)}))
+	s.send(s.framing.Encode(notify.Frame{Event: "hello", ID: last, JSON: string(hello)}))
 	return s.missed
 }
 
@@ -131,7 +131,7 @@ func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 			return false
 		}
 		s.hub.stats.delivered.Add(1)
-		s.send(s.wire.Encode(m))
+		s.send(s.framing.Encode(m))
 	}
 	return true
 }
@@ -144,16 +144,16 @@ func (s *Socket) Last() notify.ID { return s.last }
 // had here.
 func (s *Socket) gap(next notify.ID) {
 	s.hub.stats.gaps.Add(1)
-	s.send(s.wire.Encode(gapMessage(s.last, next)))
+	s.send(s.framing.Encode(gapMessage(s.last, next)))
 }
 
-// Lose tells the client that everything up to newest that it doesn't have is
+// SendGap tells the client that everything up to newest that it doesn't have is
 // lost, and moves its position there.
-func (s *Socket) Lose(newest notify.ID) {
+func (s *Socket) SendGap(newest notify.ID) {
 	s.hub.stats.gaps.Add(1)
 	m := gapMessage(s.last, 0)
 	m.ID = newest
-	s.send(s.wire.Encode(m))
+	s.send(s.framing.Encode(m))
 	s.last = newest
 }
 
@@ -186,7 +186,7 @@ func (s *Socket) GoLive(target notify.ID) bool {
 		return false
 	}
 	if u.live > 0 && s.last < u.last { // the others have what the log has lost meanwhile
-		s.Lose(u.last)
+		s.SendGap(u.last)
 	}
 	if u.live == 0 {
 		u.last = s.last

@@ -14,7 +14,7 @@ import (
 
 // Send sends one frame to this socket alone. It never blocks.
 func (s *Socket) Send(event string, frame []byte) {
-	s.send(s.wire.Encode(notify.Frame{Event: event, JSON: string(frame)}))
+	s.send(s.framing.Encode(notify.Frame{Event: event, JSON: string(frame)}))
 }
 
 // SendRaw sends bytes that are framed already: the answers that the transport's
@@ -38,11 +38,11 @@ func (s *Socket) sendCorked(c *Cork, p []byte) {
 		s.sendLocked(p)
 		return
 	}
-	s.holdLocked(p, c.hold(s))
+	s.corkLocked(p, c.hold(s))
 }
 
-// holdLocked makes p the queue.
-func (s *Socket) holdLocked(p []byte, now int64) {
+// corkLocked makes p the queue.
+func (s *Socket) corkLocked(p []byte, now int64) {
 	s.single[0] = p
 	s.queue, s.queued, s.moved, s.corked = s.single[:], len(p), now, true
 }
@@ -60,15 +60,15 @@ func (s *Socket) sendLocked(p []byte) {
 	}
 }
 
-// Hold holds p back, the first bytes of the connection, so that what is sent until
+// Cork holds p back, the first bytes of the connection, so that what is sent until
 // Uncork goes with it. p is never modified.
-func (s *Socket) Hold(p []byte) {
+func (s *Socket) Cork(p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.holdLocked(p, time.Now().UnixNano())
+	s.corkLocked(p, time.Now().UnixNano())
 }
 
-// Uncork writes what Hold, or a Cork, has held back.
+// Uncork writes what Cork, or a Cork, has held back.
 func (s *Socket) Uncork() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Socket) flushLocked(write func([]byte) (int, error)) bool {
 			return false
 		}
 	}
-	if s.state == closing && !s.wire.Answers() {
+	if s.state == closing && !s.framing.AnswersClose() {
 		s.endLocked()
 	}
 	return true

@@ -8,20 +8,20 @@ import (
 	"herald/notify"
 )
 
-// Wire is how one transport frames what the hub sends: WebSocket or SSE. Each
+// Framing is how one transport frames what the hub sends: WebSocket or SSE. Each
 // is one comparable value shared by all its sockets. What it returns is shared
 // too and never modified.
-type Wire interface {
+type Framing interface {
 	Encode(notify.Frame) []byte
 	Ping() []byte
 	// Goodbye is the bye frame and whatever ends the stream after it.
 	Goodbye(code notify.CloseCode, retryAfterMs int) []byte
-	// Answers reports whether the peer answers a goodbye, so that the
+	// AnswersClose reports whether the peer answers a goodbye, so that the
 	// connection is kept for it, at most Options.CloseWithin.
-	Answers() bool
-	// Chatty reports whether a peer that lives sends something at least each
+	AnswersClose() bool
+	// AnswersPing reports whether a peer that lives sends something at least each
 	// ping interval, so that one that doesn't is dead.
-	Chatty() bool
+	AnswersPing() bool
 }
 
 // Transport carries one socket's bytes.
@@ -44,7 +44,7 @@ type Socket struct {
 	Session string // the session's handle; "" if authenticated otherwise
 	Data    any    // the server's
 	hub     *Hub
-	wire    Wire
+	framing Framing
 	out     Transport
 
 	// Guarded by its shard's mutex until Join, static afterwards.
@@ -87,8 +87,8 @@ const (
 
 // NewSocket returns a socket that writes to out. It can be closed from now on;
 // it receives messages, pings and expires once it has joined.
-func (h *Hub) NewSocket(userID, session string, w Wire, out Transport) *Socket {
-	s := &Socket{UserID: userID, Session: session, hub: h, wire: w, out: out}
+func (h *Hub) NewSocket(userID, session string, w Framing, out Transport) *Socket {
+	s := &Socket{UserID: userID, Session: session, hub: h, framing: w, out: out}
 	now := time.Now()
 	s.heard.Store(now.UnixNano())
 	s.pingAt = now.Add(s.pingEvery()).UnixNano()
@@ -146,7 +146,7 @@ func (s *Socket) closeLocked(code notify.CloseCode, retryAfterMs int) {
 		s.queue = s.queue[:1:1]
 		s.queued = len(s.queue[0])
 	}
-	s.sayGoodbyeLocked(s.wire.Goodbye(code, retryAfterMs))
+	s.sayGoodbyeLocked(s.framing.Goodbye(code, retryAfterMs))
 }
 
 // CloseRaw is Close for a transport whose peer or library has already found the
@@ -166,7 +166,7 @@ func (s *Socket) sayGoodbyeLocked(goodbye []byte) {
 	s.hub.wheel.schedule(&s.timer, time.Now().Add(s.hub.o.CloseWithin))
 	s.writeLocked(goodbye)
 	s.signalRoomLocked()
-	if s.state == closing && s.queued == 0 && !s.wire.Answers() {
+	if s.state == closing && s.queued == 0 && !s.framing.AnswersClose() {
 		s.endLocked()
 	}
 }
@@ -221,7 +221,7 @@ func (s *Socket) tick(now time.Time) time.Time {
 	}
 	if now.UnixNano() >= s.pingAt {
 		s.pingAt = now.Add(s.pingEvery()).UnixNano()
-		s.send(s.wire.Ping())
+		s.send(s.framing.Ping())
 	}
 	return s.nextTick()
 }
@@ -229,7 +229,7 @@ func (s *Socket) tick(now time.Time) time.Time {
 // dead reports that nothing has been heard since the given time from a peer
 // that should talk, or that it has taken nothing of what waits for it.
 func (s *Socket) dead(since time.Time) bool {
-	if s.wire.Chatty() && !since.Before(time.Unix(0, s.heard.Load())) {
+	if s.framing.AnswersPing() && !since.Before(time.Unix(0, s.heard.Load())) {
 		return true
 	}
 	s.mu.Lock()
@@ -242,7 +242,7 @@ func (s *Socket) dead(since time.Time) bool {
 // that comes after this has scheduled itself.
 func (s *Socket) nextTick() time.Time {
 	next := s.pingAt
-	if s.wire.Chatty() {
+	if s.framing.AnswersPing() {
 		next = min(next, s.heard.Load()+int64(s.patience()))
 	}
 	for _, at := range []int64{s.expires.Load(), s.due.Load()} {
@@ -262,7 +262,7 @@ func (s *Socket) patience() time.Duration { return 2*s.hub.o.Ping + s.hub.o.Ping
 // pingEvery is the ping interval; a peer that never speaks is written to at
 // least every maxHeartbeat, because only that tells that it is gone.
 func (s *Socket) pingEvery() time.Duration {
-	if s.wire.Chatty() {
+	if s.framing.AnswersPing() {
 		return s.hub.o.Ping
 	}
 	return min(s.hub.o.Ping, maxHeartbeat)
@@ -274,8 +274,8 @@ const maxHeartbeat = 20 * time.Second
 // expire is due once: whoever handles it sets a new expiry or closes.
 func (s *Socket) expire() {
 	s.expires.Store(0)
-	if s.hub.o.Expired != nil {
-		s.hub.o.Expired(s)
+	if s.hub.o.OnExpiry != nil {
+		s.hub.o.OnExpiry(s)
 		return
 	}
 	s.Close(notify.CloseExpired, 0)

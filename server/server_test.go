@@ -113,8 +113,8 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	b := broker.New(rdb, broker.Options{LogLength: p.log, Budget: p.budget})
 	var repairer *broker.Repairer
 	hb := hub.New(hub.Options{
-		Behind:  func(id string) { repairer.User(id) },
-		Expired: func(s *hub.Socket) { h.Expired(s) },
+		OnGap:    func(id string) { repairer.User(id) },
+		OnExpiry: func(s *hub.Socket) { h.Expired(s) },
 	})
 	repairer = broker.NewRepairer(b, hb)
 	h.Server, err = New(Deps{

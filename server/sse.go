@@ -48,18 +48,18 @@ func (*eventsStream) ready()              {}
 // while something waits for it. It is never heard from, so only TCP can tell.
 const readerTimeout = 25 * time.Second
 
-// eventStreamWire frames what the hub sends as server-sent events.
-type eventStreamWire struct{}
+// eventStreamFraming frames what the hub sends as server-sent events.
+type eventStreamFraming struct{}
 
 var (
-	eventStream hub.Wire = &eventStreamWire{}
-	heartbeat            = []byte(": ping\n\n")
+	eventStream hub.Framing = &eventStreamFraming{}
+	heartbeat               = []byte(": ping\n\n")
 )
 
-// Encode implements hub.Wire. A line break in the frame, which JSON has only
+// Encode implements hub.Framing. A line break in the frame, which JSON has only
 // between its tokens, starts another data line; the client puts them together
 // with a newline.
-func (*eventStreamWire) Encode(m notify.Frame) []byte {
+func (*eventStreamFraming) Encode(m notify.Frame) []byte {
 	b := make([]byte, 0, len(m.JSON)+64)
 	b = append(b, "event: "...)
 	b = append(b, m.Event...)
@@ -77,12 +77,12 @@ func (*eventStreamWire) Encode(m notify.Frame) []byte {
 	return append(b, "\n\n"...)
 }
 
-func (*eventStreamWire) Ping() []byte  { return heartbeat }
-func (*eventStreamWire) Answers() bool { return false }
-func (*eventStreamWire) Chatty() bool  { return false }
+func (*eventStreamFraming) Ping() []byte       { return heartbeat }
+func (*eventStreamFraming) AnswersClose() bool { return false }
+func (*eventStreamFraming) AnswersPing() bool  { return false }
 
-// Goodbye implements hub.Wire: an EventSource comes back by itself after retry.
-func (w *eventStreamWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
+// Goodbye implements hub.Framing: an EventSource comes back by itself after retry.
+func (w *eventStreamFraming) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
 	b := w.Encode(notify.Frame{Event: "bye", JSON: string(notify.ByeFrame(code, retryAfterMs))})
 	if retryAfterMs > 0 {
 		b = append(bytes.TrimSuffix(b, []byte("\n")), "retry: "...)

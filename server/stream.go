@@ -104,10 +104,10 @@ func since(c *fiber.Ctx) (id notify.ID, ok bool, err error) {
 
 // takeOver answers with head, takes the connection away from fasthttp, and lives
 // c's life on it.
-func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire, c streamer) {
+func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Framing, c streamer) {
 	s.hijack(ctx, func(raw net.Conn, early []byte) {
 		unacked := time.Duration(0)
-		if !w.Chatty() {
+		if !w.AnswersPing() {
 			unacked = readerTimeout
 		}
 		conn, err := s.engine.Adopt(raw, unacked)
@@ -122,7 +122,7 @@ func (s *Server) takeOver(ctx *fiber.Ctx, head []byte, a *admission, w hub.Wire,
 
 // begin says head and hello, in one write, and has the connection read. After an
 // error, or a panic, the connection is closed.
-func (s *Server) begin(conn transport.Conn, head, early []byte, a *admission, w hub.Wire, c streamer) (err error) {
+func (s *Server) begin(conn transport.Conn, head, early []byte, a *admission, w hub.Framing, c streamer) (err error) {
 	st := c.base()
 	st.s = s
 	st.sock = s.Hub.NewSocket(a.UserID, a.SessionHandle, w, conn)
@@ -135,7 +135,7 @@ func (s *Server) begin(conn transport.Conn, head, early []byte, a *admission, w 
 			conn.Abandon()
 		}
 	}()
-	st.sock.Hold(head)
+	st.sock.Cork(head)
 	st.join(a, c)
 	st.sock.Uncork()
 	if len(early) > 0 && !c.Receive(early) {
@@ -190,7 +190,7 @@ func (st *stream) greet(a *admission, state broker.State) {
 		st.beside(st.tellRead)
 	}
 	if from > state.Last {
-		st.sock.Lose(state.Last) // the future: the log has lost what the client has seen
+		st.sock.SendGap(state.Last) // the future: the log has lost what the client has seen
 	}
 	if st.sock.Last() < state.Last || !st.goLive(state.Last) {
 		st.beside(st.catchUp)
@@ -261,7 +261,7 @@ func (st *stream) catchUp() {
 			continue
 		}
 		if st.sock.Last() < page.Last { // counted, but no longer in the log
-			st.sock.Lose(page.Last)
+			st.sock.SendGap(page.Last)
 		}
 		if st.sock.GoLive(target) {
 			return

@@ -197,20 +197,20 @@ func (q *quota) spend(n int, now time.Time) bool {
 	return q.spent <= inboundBurst
 }
 
-// webSocketWire frames what the hub sends as unmasked text messages (RFC 6455).
-type webSocketWire struct{}
+// webSocketFraming frames what the hub sends as unmasked text messages (RFC 6455).
+type webSocketFraming struct{}
 
 var (
-	webSocket hub.Wire = &webSocketWire{}
-	pingFrame          = []byte{finBit | opPing, 0}
+	webSocket hub.Framing = &webSocketFraming{}
+	pingFrame             = []byte{finBit | opPing, 0}
 )
 
-func (*webSocketWire) Encode(m notify.Frame) []byte { return textFrame(m.JSON) }
-func (*webSocketWire) Ping() []byte                 { return pingFrame }
-func (*webSocketWire) Answers() bool                { return true }
-func (*webSocketWire) Chatty() bool                 { return true }
+func (*webSocketFraming) Encode(m notify.Frame) []byte { return textFrame(m.JSON) }
+func (*webSocketFraming) Ping() []byte                 { return pingFrame }
+func (*webSocketFraming) AnswersClose() bool           { return true }
+func (*webSocketFraming) AnswersPing() bool            { return true }
 
-func (*webSocketWire) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
+func (*webSocketFraming) Goodbye(code notify.CloseCode, retryAfterMs int) []byte {
 	b := textFrame(string(notify.ByeFrame(code, retryAfterMs)))
 	reason := code.Reason()
 	b = append(b, finBit|opClose, byte(2+len(reason)))

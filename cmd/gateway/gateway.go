@@ -146,9 +146,9 @@ func (g *gateway) wire() (err error) {
 	})
 	g.hub = hub.New(hub.Options{
 		Ping: cfg.Ping, MaxPerUser: perUser, MaxSockets: maxSockets(cfg.MaxConnections), Log: log,
-		Behind:  func(userID string) { g.repairer.User(userID) },
-		Expired: func(s *hub.Socket) { g.server.Expired(s) },
-		Changed: func(userID string) { g.presence.Changed(userID) },
+		OnGap:    func(userID string) { g.repairer.User(userID) },
+		OnExpiry: func(s *hub.Socket) { g.server.Expired(s) },
+		OnChange: func(userID string) { g.presence.Changed(userID) },
 	})
 	g.presence = presence.New(g.commands, g.node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)

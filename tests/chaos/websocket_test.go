@@ -12,9 +12,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// webSocketWire uses another library than the gateway, so that no mistake of
+// webSocketFraming uses another library than the gateway, so that no mistake of
 // one is made on both sides.
-type webSocketWire struct {
+type webSocketFraming struct {
 	conn *websocket.Conn
 	tcp  *net.TCPConn
 }
@@ -28,7 +28,7 @@ func dialWebSocket(ctx context.Context, addr, token string, since int64) (wire, 
 		}
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	w := &webSocketWire{conn: conn, tcp: conn.NetConn().(*net.TCPConn)}
+	w := &webSocketFraming{conn: conn, tcp: conn.NetConn().(*net.TCPConn)}
 	conn.SetPingHandler(func(data string) error {
 		w.expect()
 		_ = conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second))
@@ -45,9 +45,9 @@ func sinceQuery(since int64) string {
 }
 
 // expect renews how long the connection may be silent.
-func (w *webSocketWire) expect() { _ = w.tcp.SetReadDeadline(time.Now().Add(deadAfter)) }
+func (w *webSocketFraming) expect() { _ = w.tcp.SetReadDeadline(time.Now().Add(deadAfter)) }
 
-func (w *webSocketWire) next() (frame, error) {
+func (w *webSocketFraming) next() (frame, error) {
 	w.expect()
 	_, text, err := w.conn.ReadMessage()
 	if err != nil {
@@ -56,14 +56,14 @@ func (w *webSocketWire) next() (frame, error) {
 	return parseFrame(text, unset)
 }
 
-func (w *webSocketWire) leave() {
+func (w *webSocketFraming) leave() {
 	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
 	if err := w.conn.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(time.Second)); err != nil {
 		w.abort()
 	}
 }
 
-func (w *webSocketWire) abort() {
+func (w *webSocketFraming) abort() {
 	_ = w.tcp.SetLinger(0)
 	_ = w.tcp.Close()
 }
