@@ -73,7 +73,7 @@ func janitorAt(s string) (at time.Duration, on bool, err error) {
 func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
 	once := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
 		// The token goes unused: whatever is removed is checked again as it is removed.
-		return g.locks.Once(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
+		return g.locks.RunOncePerPeriod(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
 	}
 	chores := []janitor.Chore{sweepPresence(g.presence), sweepLogs(g.broker)}
 	if store != nil {

@@ -11,14 +11,14 @@ import (
 	"github.com/go-redsync/redsync/v4"
 )
 
-// acquire returns the resource held, with its token. What it could not finish it
-// gives back.
-func (l *Locker) acquire(ctx context.Context, resource string, ttl time.Duration, retries int) (*held, error) {
+// acquire acquires the resource and a token for it. It releases a lock for which it
+// could not get a token.
+func (l *Locker) acquire(ctx context.Context, resource string, ttl time.Duration, retries int) (*lease, error) {
 	ttl = ttl.Truncate(time.Millisecond)
-	h := &held{l: l, resource: resource, ttl: ttl, budget: min(l.o.Budget, ttl/10), kept: make(chan struct{})}
+	h := &lease{l: l, resource: resource, ttl: ttl, budget: min(l.o.Budget, ttl/10), stopped: make(chan struct{})}
 	h.mutex = l.mutex(resource, ttl, h.budget, retries)
 	if err := l.refusal(ctx, h.mutex.LockContext(ctx)); err != nil {
-		// redsync gives back what it got, but with the context that it was given.
+		// redsync unlocks with the same context, which fails if that has ended.
 		if ctx.Err() != nil {
 			h.unlock()
 		}
@@ -27,7 +27,7 @@ func (l *Locker) acquire(ctx context.Context, resource string, ttl time.Duration
 	}
 	token, err := l.newToken(ctx, resource, h.budget)
 	if err == nil && !time.Now().Before(h.mutex.Until()) {
-		err = unavailable("fencing token", errors.New("it took longer than the lock is valid"))
+		err = unavailable("fencing token", errors.New("it took longer than the lock's validity"))
 	}
 	if err != nil {
 		h.unlock()
@@ -40,17 +40,17 @@ func (l *Locker) acquire(ctx context.Context, resource string, ttl time.Duration
 	return h, nil
 }
 
-// mutex is redsync's, with what its defaults get wrong for us set:
-//   - a node may take 5 % of the ttl, which is 15 s of 5 min: it gets our budget;
-//   - unlocking and extending have no time limit: the callers give one;
-//   - the value is made inside and known only after success, so that a failed
-//     acquisition could not be given back: it is made here;
-//   - drift leaves out the milliseconds that Redis rounds to: they are added.
+// mutex returns a redsync mutex with these defaults replaced:
+//   - A node may take 5 % of the ttl, which is 15 s of 5 min; it gets our budget.
+//   - Unlock and extend have no time limit; their callers set one.
+//   - redsync generates the value and keeps it secret until it succeeds, so a failed
+//     acquisition could not be unlocked; the value is generated here.
+//   - The drift leaves out that Redis rounds to milliseconds; that is added.
 //
-// WithFailFast stays off: it returns with the first quorum of answers and cancels
-// the rest, so the lock is on three nodes where it could be on five, and the
-// next one to restart loses it (redsync issue 186). So does WithSetNXOnExtend,
-// which brings back a lock that others have held and released in between.
+// WithFailFast stays off: it returns at the first quorum of answers and cancels the
+// rest. The lock is then on three nodes instead of five, and the next node that
+// restarts loses it (redsync issue 186). WithSetNXOnExtend stays off: it would
+// revive a lock that another process has held and released in between.
 func (l *Locker) mutex(resource string, ttl, budget time.Duration, retries int) *redsync.Mutex {
 	value := rand.Text()
 	return l.redsync.NewMutex(lockKey(resource),
@@ -66,7 +66,7 @@ func (l *Locker) mutex(resource string, ttl, budget time.Duration, retries int) 
 	)
 }
 
-// refusal puts redsync's error into our words.
+// refusal translates redsync's error into this package's.
 func (l *Locker) refusal(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -76,12 +76,12 @@ func (l *Locker) refusal(ctx context.Context, err error) error {
 	case unreachable(err) > len(l.nodes)-l.quorum:
 		return unavailable("acquire", err)
 	case errors.Is(err, redsync.ErrFailed):
-		return unavailable("acquire", errors.New("the nodes took longer than the lock is valid"))
+		return unavailable("acquire", errors.New("the nodes took longer than the lock's validity"))
 	}
 	return fmt.Errorf("%w: %w", ErrTaken, err)
 }
 
-// unreachable counts the nodes that gave no answer.
+// unreachable counts the nodes that did not answer.
 func unreachable(err error) (n int) {
 	switch e := err.(type) {
 	case *redsync.RedisError:

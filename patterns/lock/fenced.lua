@@ -1,9 +1,9 @@
--- In front of every Script: refuses one whose token is lower than the guard has
--- seen, and else lets the script run in the same step, which sees only its own
--- KEYS and ARGV.
+-- Prefix of every Script: refuses a token lower than the highest that the guard has
+-- seen. Otherwise it removes its own key and argument, and the caller's script
+-- follows in the same atomic step.
 --
--- KEYS  1 the guard, a string: the highest token seen; the script's own follow
--- ARGV  1 the token; the script's own follow
+-- KEYS  1 the guard, a string: the highest token seen; the script's own keys follow
+-- ARGV  1 the token; the script's own arguments follow
 if tonumber(redis.call('GET', KEYS[1]) or 0) > tonumber(ARGV[1]) then
   return redis.error_reply('FENCED a later holder has written')
 end

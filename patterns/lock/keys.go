@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// The Redis names of this room. They are on every one of the lock's nodes.
+// The Redis keys of this package. They are stored on every node.
 
-// lockKey: string; the random value of the one who holds the resource. Lives for
-// the lock's ttl, which is extended while the work runs.
+// lockKey: string; the random value of the resource's holder. Lives for the lock's
+// ttl, which is extended while the holder's function runs.
 func lockKey(resource string) string { return "lock:" + resource }
 
-// tokenKey: string; the highest fencing token that was promised for the resource.
-// Lives for tokenLife after the last promise.
+// tokenKey: string; the highest fencing token promised for the resource. Lives for
+// tokenLife after the last promise.
 func tokenKey(resource string) string { return "fence:" + resource }
 
-// markerKey: string; the token of the run that did the job in the period that
+// markerKey: string; the token of the run that completed the job in the period that
 // begins at date. Lives for two periods.
 func markerKey(job, date string) string { return "cron:" + job + ":" + date }
 
-// tokenLife is how long a token outlives its last use. After it, Redis's clock
-// alone keeps tokens increasing, and would have to go back by as much to fail.
+// tokenLife is how long a token outlives its last use. Afterwards only Redis's clock
+// keeps tokens increasing; it would have to step back by as much to break that.
 const tokenLife = 30 * 24 * time.Hour
 
-// maxName is the most bytes of a resource's or job's name.
+// maxName limits the name of a resource or job, in bytes.
 const maxName = 200
 
-// checkName refuses what would change the meaning of a key; colons only where
-// they cannot make two names one.
+// checkName refuses characters that would change the meaning of a key. A colon is
+// allowed only where it can't make two names the same key.
 func checkName(what, name, alsoAllowed string) error {
 	if name == "" || len(name) > maxName {
 		return fmt.Errorf("lock: %s of %d bytes: must be 1 to %d", what, len(name), maxName)

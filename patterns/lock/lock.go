@@ -1,34 +1,45 @@
-// Package lock is for when two must not: a lock over N independent Redis
-// (Redlock), whose holder carries a fencing token, and jobs that run once in a
-// period over all nodes.
+// Package lock provides distributed mutual exclusion: Redlock over N independent
+// Redis servers, with fencing tokens, and jobs that run once per period in a cluster.
 //
-// # What Redlock gives
+// # What it does
 //
-// The lock is a key with a time to live, set on a majority of N Redis that know
-// nothing of each other (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/).
-// Two majorities share a node, so while clocks run at about the same speed
-// (within 1 %, the drift factor) and nodes keep their data, no two hold it at
-// once. It survives the loss of a minority.
+// [Locker.WithLock] runs a function while it holds a named lock, and extends the
+// lock until the function returns. [Locker.RunOncePerPeriod] runs a job on one of
+// many nodes, once a day or once an hour. [Script] is a Redis script that refuses
+// the write of a holder whose lock has passed on.
 //
-// # What it does not give, and how the token closes it
+// # What Redlock guarantees
 //
-// A holder can go on although its lock has passed to somebody else: it was paused (SIGSTOP,
-// garbage collection, a suspended virtual machine, whose monotonic clock may
-// stand still) between looking at the clock and writing; its write sat in a
-// network buffer; a Redis clock stepped and took keys with it; a majority of
-// nodes was restarted without data. No time-out can close this, as Martin
-// Kleppmann showed (https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html;
-// the reply: https://antirez.com/news/101). So every acquisition comes with a Token higher
-// than all before it for that resource, and whatever the lock protects refuses a
-// write whose token is lower than one it has seen. Script does that where the
-// protected thing is in Redis; elsewhere it is a column and a WHERE clause
+// The lock is a key with a TTL, set on a majority of N Redis servers that do not
+// replicate each other
+// (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/).
+// Two majorities share a server. So two clients never hold the lock at once, as
+// long as clocks run at the same speed within 1 % (the drift factor) and servers
+// keep their data. The lock survives the loss of a minority.
+//
+// # What it does not guarantee, and what the token is for
+//
+// A holder can go on writing after its lock has passed to another process:
+//   - it was paused between checking the time and writing (SIGSTOP, garbage
+//     collection, a suspended virtual machine, whose monotonic clock may stop);
+//   - its write waited in a network buffer;
+//   - the clock of a Redis server stepped, and keys expired early;
+//   - a majority of the servers restarted without data.
+//
+// No timeout prevents this, as Martin Kleppmann showed
+// (https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html;
+// the reply: https://antirez.com/news/101). So each acquisition returns a fencing
+// [Token], higher than all earlier tokens of that resource. The protected resource
+// refuses a write whose token is lower than one it has seen. Script does that for
+// data in Redis. In SQL it is a column and a condition
 // (UPDATE … SET token = $new WHERE token <= $new).
 //
-// A lock without the token is good for efficiency: not doing work twice. For
-// correctness use both.
+// A lock without the token saves duplicate work. Correctness needs both.
 //
-// When Redis is down everything here fails closed: nothing runs without a
-// quorum, and what runs is told by its context when the lock can no longer be proven.
+// # When Redis fails
+//
+// The package fails closed. Without a quorum no function is called, and the context
+// of a running function ends when the lock can no longer be proven.
 package lock
 
 import (
@@ -45,13 +56,13 @@ import (
 )
 
 var (
-	// ErrTaken means that others held the resource during every try.
+	// ErrTaken means that another process held the resource during every try.
 	ErrTaken = errors.New("lock: taken")
 	// ErrUnavailable means that fewer than a quorum of the nodes answered in time.
 	ErrUnavailable = errors.New("lock: no quorum of Redis nodes")
-	// ErrLost means that the lock could no longer be proven while the work ran:
-	// somebody else may have been at it. It is also the cause of the work's
-	// cancelled context.
+	// ErrLost means that the lock could no longer be proven while the function ran:
+	// another process may have held it meanwhile. It is also the cause of the
+	// function's cancelled context.
 	ErrLost = errors.New("lock: lost")
 )
 
@@ -59,31 +70,31 @@ var (
 type Options struct {
 	Retries    int           // after the first try; default 10, negative: none
 	RetryDelay time.Duration // between tries; default 200 ms
-	Jitter     time.Duration // the most that is added to RetryDelay at random; default half of it
-	// ExtendWithin is how long before its end a lock is extended while the work
-	// runs; default 500 ms, at most a third of the ttl. What Redis may take to recover
-	// before the work is cancelled is less than that.
+	Jitter     time.Duration // maximum random addition to RetryDelay; default half of it
+	// ExtendWithin is the remaining validity at which a lock is extended; default
+	// 500 ms, at most a third of the ttl. An outage of Redis that lasts longer than
+	// this cancels the running function.
 	ExtendWithin time.Duration
-	// Budget is how long a node may take for one step before it counts as
-	// unreachable; default 200 ms, at most a tenth of the ttl. A node that hangs costs
-	// the whole of it four times a lock; one that refuses costs nothing.
+	// Budget is the time limit of one step on one node; default 200 ms, at most a
+	// tenth of the ttl. A node that hangs costs the whole budget four times per lock;
+	// a node that refuses connections costs nothing.
 	Budget time.Duration
-	JobTTL time.Duration // ttl of the lock in Once; default 30 s
-	Log    *slog.Logger  // default: nothing is logged
+	JobTTL time.Duration // TTL of the lock of RunOncePerPeriod; default 30 s
+	Log    *slog.Logger  // default: discarded
 }
 
-// The least ttl leaves a node 10 ms to answer.
+// minTTL leaves a node 10 ms to answer, a tenth of it.
 const minTTL = 100 * time.Millisecond
 
-// driftFactor is how much faster a node's clock may run than this process's;
-// roundingDrift is what Redis may be early by, which counts milliseconds.
+// driftFactor is how much faster a node's clock may run than this process's.
+// roundingDrift is how early a key may expire because Redis counts milliseconds.
 const (
 	driftFactor   = 0.01
 	roundingDrift = 2 * time.Millisecond
 )
 
-// Locker makes locks on a fixed set of nodes. It is safe for concurrent use, and
-// holds nothing that needs closing; the clients stay the caller's.
+// Locker acquires locks on a fixed set of nodes. It is safe for concurrent use. It
+// has nothing to close; the caller closes the clients.
 type Locker struct {
 	// Static after construction.
 	nodes   []redis.UniversalClient
@@ -91,21 +102,23 @@ type Locker struct {
 	redsync *redsync.Redsync
 	o       Options
 
-	// highest is the highest token that this process was given, or saw.
+	// highest is the highest token that this process has issued.
 	highest atomic.Int64
 
 	acquired, taken, unavailable, lost, extended, unreleased atomic.Uint64
 }
 
-// New returns a Locker on one or more Redis that replicate nothing from each
-// other; more than half of them must answer for anything to be locked, so an even
-// number survives no more than the odd one below it. With one, the lock is as available and as
-// durable as that one. The clients must not retry (MaxRetries -1: a retried SET NX
-// reports one's own lock as another's) and must heed contexts
-// (ContextTimeoutEnabled: else Budget means nothing). It panics without a client.
+// New returns a Locker on one or more Redis servers that do not replicate each
+// other. A quorum is more than half of them, so an even number survives no more
+// failures than the odd number below it. With one server the lock is as available
+// and as durable as that server.
+//
+// The clients must not retry (MaxRetries -1), because a retried SET NX reports the
+// caller's own lock as another's. They must obey contexts (ContextTimeoutEnabled),
+// or Budget has no effect. New panics without a client.
 func New(nodes []redis.UniversalClient, o Options) *Locker {
 	if len(nodes) == 0 {
-		panic("lock: no Redis")
+		panic("lock: no Redis client")
 	}
 	pools := make([]redsyncredis.Pool, len(nodes))
 	for i, n := range nodes {
@@ -132,26 +145,26 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func setDefault(d *time.Duration, otherwise time.Duration) {
+func setDefault(d *time.Duration, value time.Duration) {
 	if *d <= 0 {
-		*d = otherwise
+		*d = value
 	}
 }
 
-// Quorum is how many of how many nodes must answer.
+// Quorum returns how many of how many nodes must answer.
 func (l *Locker) Quorum() (quorum, nodes int) { return l.quorum, len(l.nodes) }
 
-// Stats counts since New.
+// Stats holds counters since New.
 type Stats struct {
-	Acquired    uint64 // locks held, whatever became of them
-	Taken       uint64 // refused because others held the resource
-	Unavailable uint64 // refused because there was no quorum
-	Lost        uint64 // held, and no longer proven before the work ended
-	Extended    uint64 // extensions of locks that were held
-	Unreleased  uint64 // left to their ttl, because the release failed
+	Acquired    uint64 // locks acquired
+	Taken       uint64 // refused because another process held the resource
+	Unavailable uint64 // refused for lack of a quorum
+	Lost        uint64 // acquired, and no longer provable before the function returned
+	Extended    uint64 // successful extensions
+	Unreleased  uint64 // releases that failed; the TTL ends these locks
 }
 
-// Stats counts what became of locks.
+// Stats returns the counters.
 func (l *Locker) Stats() Stats {
 	return Stats{
 		Acquired: l.acquired.Load(), Taken: l.taken.Load(), Unavailable: l.unavailable.Load(),

@@ -17,16 +17,18 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-var errWork = errors.New("the work failed")
+var errWork = errors.New("the function failed")
 
-func TestExclusion(t *testing.T) {
+func TestOneHolderAtATime(t *testing.T) {
+	t.Parallel()
 	sets := map[string][]string{
 		"miniredis": {miniredis.RunT(t).Addr()}, "1": addrs(servers(t, 1)), "3": addrs(servers(t, 3)), "5": addrs(servers(t, 5)),
 	}
 	for name, addrs := range sets {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var inside, most atomic.Int32
-			var last Token // guarded by the lock that is tested; the race detector watches
+			var last Token // guarded by the lock under test; the race detector watches
 			var wg sync.WaitGroup
 			for range 4 {
 				l := locker(t, addrs, patient())
@@ -49,17 +51,18 @@ func TestExclusion(t *testing.T) {
 			}
 			wg.Wait()
 			if most.Load() != 1 {
-				t.Errorf("%d at once", most.Load())
+				t.Errorf("%d holders at once, want 1", most.Load())
 			}
-			if h := holders(t, locker(t, addrs, once()), "stock:7"); !none(h) {
+			if h := holders(t, locker(t, addrs, oneTry()), "stock:7"); !none(h) {
 				t.Errorf("left behind: %q", h)
 			}
 		})
 	}
 }
 
-func TestWorkDecidesTheError(t *testing.T) {
-	l := locker(t, addrs(servers(t, 1)), once())
+func TestReturnsTheFunctionsErrorAndReleasesTheLock(t *testing.T) {
+	t.Parallel()
+	l := locker(t, addrs(servers(t, 1)), oneTry())
 	err := l.WithLock(t.Context(), "r", ttl, func(context.Context, Token) error { return errWork })
 	if !errors.Is(err, errWork) || errors.Is(err, ErrLost) {
 		t.Errorf("got %v", err)
@@ -76,8 +79,9 @@ func TestWorkDecidesTheError(t *testing.T) {
 	}
 }
 
-func TestRefusesBadArguments(t *testing.T) {
-	l := locker(t, []string{"127.0.0.1:1"}, once())
+func TestRefusesInvalidNamesAndDurations(t *testing.T) {
+	t.Parallel()
+	l := locker(t, []string{"127.0.0.1:1"}, oneTry())
 	for _, resource := range []string{"", "a b", "a{b}", "a*", "ü", strings.Repeat("a", 201)} {
 		if err := l.WithLock(t.Context(), resource, ttl, nil); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%q: %v", resource, err)
@@ -86,30 +90,31 @@ func TestRefusesBadArguments(t *testing.T) {
 	if err := l.WithLock(t.Context(), "r", 99*time.Millisecond, nil); err == nil || !strings.Contains(err.Error(), "ttl") {
 		t.Errorf("ttl: %v", err)
 	}
-	if _, err := l.Once(t.Context(), "a:b", time.Hour, nil); err == nil || errors.Is(err, ErrUnavailable) {
+	if _, err := l.RunOncePerPeriod(t.Context(), "a:b", time.Hour, nil); err == nil || errors.Is(err, ErrUnavailable) {
 		t.Errorf("job: %v", err)
 	}
-	if _, err := l.Once(t.Context(), "j", 1500*time.Millisecond, nil); err == nil || errors.Is(err, ErrUnavailable) {
+	if _, err := l.RunOncePerPeriod(t.Context(), "j", 1500*time.Millisecond, nil); err == nil || errors.Is(err, ErrUnavailable) {
 		t.Errorf("period: %v", err)
 	}
 }
 
-func TestTaken(t *testing.T) {
+func TestRefusesALockThatIsTaken(t *testing.T) {
+	t.Parallel()
 	addrs := addrs(servers(t, 3))
-	holder, o := locker(t, addrs, once()), patient()
+	holder, o := locker(t, addrs, oneTry()), patient()
 	o.Retries = 2
 	other := locker(t, addrs, o)
 	err := holder.WithLock(t.Context(), "r", ttl, func(context.Context, Token) error {
 		before := holders(t, holder, "r")
 		err := other.WithLock(t.Context(), "r", ttl, func(context.Context, Token) error {
-			t.Error("both hold it")
+			t.Error("two holders at once")
 			return nil
 		})
 		if !errors.Is(err, ErrTaken) || errors.Is(err, ErrUnavailable) {
 			t.Errorf("got %v", err)
 		}
 		if after := holders(t, holder, "r"); fmt.Sprint(after) != fmt.Sprint(before) || after[0] == "" {
-			t.Errorf("the refused one changed %q to %q", before, after)
+			t.Errorf("the refused Locker changed the keys from %q to %q", before, after)
 		}
 		return nil
 	})
@@ -121,10 +126,11 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-func TestQuorum(t *testing.T) {
+func TestNeedsAQuorumAndSurvivesTheLossOfAMinority(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 5)
-	o := once()
-	o.Budget = 500 * time.Millisecond // a lock waits for the stopped one four times
+	o := oneTry()
+	o.Budget = 500 * time.Millisecond // each lock waits for the stopped node four times
 	l := locker(t, addrs(all), o)
 	before := token(t, l, "r")
 	all[0].Kill()
@@ -134,20 +140,20 @@ func TestQuorum(t *testing.T) {
 	}
 	all[2].Kill()
 	err := l.WithLock(t.Context(), "r", ttl, func(context.Context, Token) error {
-		t.Error("two of five are no quorum")
+		t.Error("called with two of five nodes")
 		return nil
 	})
 	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTaken) {
 		t.Errorf("with 3 of 5 down: %v", err)
 	}
-	if _, err := l.Once(t.Context(), "job", time.Hour, func(context.Context, Token) error {
-		t.Error("two of five are no quorum")
+	if _, err := l.RunOncePerPeriod(t.Context(), "job", time.Hour, func(context.Context, Token) error {
+		t.Error("called with two of five nodes")
 		return nil
 	}); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("Once with 3 of 5 down: %v", err)
+		t.Errorf("RunOncePerPeriod with 3 of 5 down: %v", err)
 	}
-	if h := holders(t, locker(t, addrs(all[3:]), once()), "r"); !none(h) {
-		t.Errorf("the refused one left %q", h)
+	if h := holders(t, locker(t, addrs(all[3:]), oneTry()), "r"); !none(h) {
+		t.Errorf("the refused acquisition left %q", h)
 	}
 	all[2].Restart() // without its data
 	if after := token(t, l, "r"); after <= before {
@@ -158,8 +164,9 @@ func TestQuorum(t *testing.T) {
 	}
 }
 
-// Nodes that hang cost what the documentation says, and no more.
-func TestHangingRedisIsRefusedInTime(t *testing.T) {
+// Nodes that hang cost what the documentation says.
+func TestHangingNodesDelayARefusalOnlyByTheBudget(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 3)
 	l := locker(t, addrs(all), Options{Retries: 2, RetryDelay: 10 * time.Millisecond})
 	token(t, l, "r")
@@ -170,20 +177,21 @@ func TestHangingRedisIsRefusedInTime(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	// 3 tries of 2 × 200 ms; ten times that is a machine too busy to tell.
+	// 3 tries of 2 × 200 ms, times ten for a busy machine.
 	if took := time.Since(began); took > 12*time.Second {
 		t.Errorf("took %v", took)
 	}
 }
 
-func TestExtendedWhileTheWorkRuns(t *testing.T) {
+func TestLockIsExtendedWhileTheFunctionRuns(t *testing.T) {
+	t.Parallel()
 	l := locker(t, addrs(servers(t, 3)), patient())
 	const short = 3 * time.Second
 	err := l.WithLock(t.Context(), "r", short, func(ctx context.Context, _ Token) error {
-		held := holders(t, l, "r")
+		before := holders(t, l, "r")
 		await(t, "extensions", func() bool { return l.Stats().Extended >= 2 || ctx.Err() != nil })
-		if fmt.Sprint(holders(t, l, "r")) != fmt.Sprint(held) {
-			t.Error("it is not the same lock")
+		if fmt.Sprint(holders(t, l, "r")) != fmt.Sprint(before) {
+			t.Error("the lock's value has changed")
 		}
 		return ctx.Err()
 	})
@@ -192,11 +200,12 @@ func TestExtendedWhileTheWorkRuns(t *testing.T) {
 	}
 }
 
-// An outage that ends before the validity does is survived.
-func TestExtensionIsTriedAgain(t *testing.T) {
+// A lock survives an outage that is shorter than its validity.
+func TestFailedExtensionIsRetried(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 3)
 	o := patient()
-	o.ExtendWithin = 10 * time.Second // of 30 s: extended after 20 s, were it not for the test
+	o.ExtendWithin = 10 * time.Second // of 30 s: only the test extends it, not the goroutine
 	l := locker(t, addrs(all), o)
 	h, err := l.acquire(t.Context(), "r", 30*time.Second, 0)
 	if err != nil {
@@ -212,11 +221,12 @@ func TestExtensionIsTriedAgain(t *testing.T) {
 		t.Errorf("not extended by a quorum: %v", err)
 	}
 	all[1].Continue()
-	h.keep()
+	h.startExtending()
 	h.release()
 }
 
-func TestWorkIsToldWhenTheLockIsLost(t *testing.T) {
+func TestContextEndsWhenTheLockIsLost(t *testing.T) {
+	t.Parallel()
 	gone := func(t *testing.T, all []*redistest.Server) {
 		all[0].Kill()
 		all[1].Kill()
@@ -230,20 +240,21 @@ func TestWorkIsToldWhenTheLockIsLost(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		fault func(*testing.T, []*redistest.Server)
-		early bool // known at the first extension, and not only when the validity ends
+		early bool // noticed at the first extension, before the validity ends
 		left  string
-	}{"quorum gone": {gone, false, "??"}, "somebody else's": {theirs, true, "theirstheirstheirs"}} {
+	}{"quorum gone": {gone, false, "??"}, "taken by another process": {theirs, true, "theirstheirstheirs"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			all := servers(t, 3)
-			o := once()
+			o := oneTry()
 			o.ExtendWithin = 3 * time.Second
 			l := locker(t, addrs(all), o)
-			err := l.withLock(t.Context(), "r", 6*time.Second, 0, func(h *held) error {
+			err := l.withLease(t.Context(), "r", 6*time.Second, 0, func(h *lease) error {
 				c.fault(t, all)
 				if cause := ended(t, h.ctx); !errors.Is(cause, ErrLost) {
 					t.Errorf("ended by %v", cause)
 				}
-				<-h.kept
+				<-h.stopped
 				if early := time.Now().Before(h.mutex.Until()); early != c.early {
 					t.Errorf("ended before its validity: %t", early)
 				}
@@ -262,10 +273,11 @@ func TestWorkIsToldWhenTheLockIsLost(t *testing.T) {
 	}
 }
 
-// The caller's context ends the work, not the lock: that lasts until the work
-// has wound down.
-func TestCancelledWorkStillHolds(t *testing.T) {
-	l := locker(t, addrs(servers(t, 3)), once())
+// The caller's context ends the function, not the lock, which lasts until the function
+// has returned.
+func TestCancelledFunctionHoldsTheLockUntilItReturns(t *testing.T) {
+	t.Parallel()
+	l := locker(t, addrs(servers(t, 3)), oneTry())
 	ctx, cancel := context.WithCancel(t.Context())
 	err := l.WithLock(ctx, "r", 3*time.Second, func(ctx context.Context, _ Token) error {
 		before := l.Stats().Extended
@@ -278,12 +290,13 @@ func TestCancelledWorkStillHolds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if !none(holders(t, l, "r")) {
-		t.Error("not released")
+		t.Error("the lock was not released")
 	}
 }
 
-// redsync gives back a half-acquired lock with the context that has just ended.
+// redsync unlocks a half-acquired lock with the context that has just ended.
 func TestCancelledAcquisitionLeavesNothing(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 3)
 	o := patient()
 	o.Budget = 30 * time.Second
@@ -295,7 +308,7 @@ func TestCancelledAcquisitionLeavesNothing(t *testing.T) {
 	go func() {
 		done <- l.WithLock(ctx, "r", 10*time.Minute, func(context.Context, Token) error { return errors.New("called") })
 	}()
-	one := locker(t, addrs(all[:1]), once())
+	one := locker(t, addrs(all[:1]), oneTry())
 	await(t, "one of three nodes", func() bool { return !none(holders(t, one, "r")) })
 	cancel()
 	all[1].Kill()
@@ -308,10 +321,11 @@ func TestCancelledAcquisitionLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestFailedReleaseIsLoggedAndLeftToTheTTL(t *testing.T) {
+func TestFailedReleaseIsLoggedAndExpires(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 3)
 	var log bytes.Buffer
-	o := once()
+	o := oneTry()
 	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	l := locker(t, addrs(all), o)
 	err := l.WithLock(t.Context(), "r", ttl, func(context.Context, Token) error {
@@ -320,7 +334,7 @@ func TestFailedReleaseIsLoggedAndLeftToTheTTL(t *testing.T) {
 		return nil
 	})
 	if err != nil {
-		t.Errorf("the work was done under the lock, and yet: %v", err)
+		t.Errorf("the function succeeded under the lock, but WithLock returned %v", err)
 	}
 	all[0].Continue()
 	all[1].Continue()
@@ -329,31 +343,33 @@ func TestFailedReleaseIsLoggedAndLeftToTheTTL(t *testing.T) {
 	}
 	for i, n := range l.nodes {
 		if left := n.PTTL(t.Context(), lockKey("r")).Val(); left == -1 {
-			t.Errorf("node %d keeps it for ever", i)
+			t.Errorf("node %d keeps the key without expiry", i)
 		}
 	}
 }
 
-// What README.md says of locks while a majority is away, with the defaults.
-func TestWhileRedisIsAway(t *testing.T) {
-	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
+// The documented behaviour without a majority, with the default options.
+func TestFailsClosedWithoutAMajority(t *testing.T) {
+	t.Parallel()
+	for name, crash := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			all := servers(t, 3)
 			l := locker(t, addrs(all), Options{})
 			token(t, l, "r")
-			away(all[0])
-			away(all[1])
-			work := func(context.Context, Token) error { t.Error("there is no quorum"); return nil }
+			crash(all[0])
+			crash(all[1])
+			work := func(context.Context, Token) error { t.Error("called without a quorum"); return nil }
 			began := time.Now()
 			if err := l.WithLock(t.Context(), "r", ttl, work); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("WithLock: %v", err)
 			}
 			tried := time.Since(began)
 			began = time.Now()
-			if ran, err := l.Once(t.Context(), "job", time.Hour, work); ran || !errors.Is(err, ErrUnavailable) {
-				t.Errorf("Once: %v, %v", ran, err)
+			if ran, err := l.RunOncePerPeriod(t.Context(), "job", time.Hour, work); ran || !errors.Is(err, ErrUnavailable) {
+				t.Errorf("RunOncePerPeriod: %v, %v", ran, err)
 			}
-			t.Logf("%s: WithLock refused after %v, Once after %v", name, tried.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+			t.Logf("%s: WithLock refused after %v, RunOncePerPeriod after %v", name, tried.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 		})
 	}
 }

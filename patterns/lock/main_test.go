@@ -2,7 +2,8 @@ package lock
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -15,19 +16,18 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// actVariable makes the test binary play one of the acts instead of running tests:
-// a process of its own, to be stopped or killed.
-const actVariable = "LOCK_TEST_ACT"
-
+// TestMain runs the tests, or a helper in a process that a test started. Most tests
+// wait for redis-servers, so more of them run at once than there are CPUs.
 func TestMain(m *testing.M) {
-	if act := os.Getenv(actVariable); act != "" {
-		play(act)
+	if name := os.Getenv(helperVariable); name != "" {
+		runHelper(name)
 		return
 	}
+	_ = flag.Set("test.parallel", "8")
 	goleak.VerifyTestMain(m)
 }
 
-// servers starts n real Redis.
+// servers starts n redis-servers.
 func servers(t testing.TB, n int) []*redistest.Server {
 	t.Helper()
 	all := make([]*redistest.Server, n)
@@ -56,7 +56,8 @@ func clients(addrs []string) (all []redis.UniversalClient) {
 	return all
 }
 
-// locker is one process's, as it were: it shares nothing with another but Redis.
+// locker returns a Locker that shares only Redis with other Lockers, as another
+// process would.
 func locker(t testing.TB, addrs []string, o Options) *Locker {
 	t.Helper()
 	nodes := clients(addrs)
@@ -68,22 +69,22 @@ func locker(t testing.TB, addrs []string, o Options) *Locker {
 	return New(nodes, o)
 }
 
-// patient tolerates a machine that is busy with other things.
+// patient tolerates a busy machine.
 func patient() Options {
 	return Options{Budget: 2 * time.Second, Retries: 10000, RetryDelay: time.Millisecond, Jitter: 4 * time.Millisecond}
 }
 
-// once tries once.
-func once() Options {
+// oneTry does not retry.
+func oneTry() Options {
 	o := patient()
 	o.Retries = -1
 	return o
 }
 
-// ttl is long enough that nothing expires unless a test means it to.
+// ttl is long enough to expire only in tests that wait for it.
 const ttl = time.Minute
 
-// token takes and gives back the lock, and returns its token.
+// token acquires and releases the lock, and returns its token.
 func token(t testing.TB, l *Locker, resource string) (got Token) {
 	t.Helper()
 	err := l.WithLock(t.Context(), resource, ttl, func(_ context.Context, tok Token) error { got = tok; return nil })
@@ -93,7 +94,8 @@ func token(t testing.TB, l *Locker, resource string) (got Token) {
 	return got
 }
 
-// holders returns what the lock's key is on each node, in order.
+// holders returns the value of the lock's key on each node, in order; "?" if the node
+// doesn't answer.
 func holders(t testing.TB, l *Locker, resource string) []string {
 	t.Helper()
 	var all []string
@@ -109,23 +111,23 @@ func holders(t testing.TB, l *Locker, resource string) []string {
 
 func none(holders []string) bool { return strings.Join(holders, "") == "" }
 
-// await waits for what another goroutine or process brings about.
+// await polls until ok, which another goroutine or process brings about.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("waited 30 s for %s", what)
 		}
 	}
 }
 
-// ended waits for the context, whose end is an event of the lock's.
+// ended waits for the end of the context and returns its cause.
 func ended(t testing.TB, ctx context.Context) error {
 	t.Helper()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(30 * time.Second):
-		return fmt.Errorf("the context has not ended")
+		return errors.New("the context has not ended within 30 s")
 	}
 }

@@ -10,10 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ask asks all nodes at once and returns the answers of those that gave one, in
-// any order; ErrUnavailable if they are fewer than a quorum. It waits for every
-// node, so that whatever is written reaches as many as it can, but for none
-// longer than budget.
+// ask calls f for all nodes concurrently and returns the successful answers, in any
+// order. If they are fewer than a quorum, the error is ErrUnavailable. It waits for
+// every node, up to budget, so that a write reaches as many nodes as possible.
 func ask[T any](ctx context.Context, l *Locker, budget time.Duration, f func(context.Context, redis.UniversalClient) (T, error)) ([]T, error) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -43,8 +42,8 @@ func ask[T any](ctx context.Context, l *Locker, budget time.Duration, f func(con
 	return got, nil
 }
 
-// median of the nodes' clocks: right as long as fewer than half of those that
-// answered are wrong. Of an even number it is the earlier one of the middle.
+// median returns the middle value, of an even number the lower of the two. As a
+// clock it is right while fewer than half of the answering nodes are wrong.
 func median(v []int64) int64 {
 	v = slices.Clone(v)
 	slices.Sort(v)

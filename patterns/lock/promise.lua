@@ -1,8 +1,10 @@
--- Promises a fencing token: from now on this node promises only higher ones.
+-- Promises a fencing token: afterwards this node promises only higher ones, as a
+-- Paxos acceptor does with ballots.
 --
 -- KEYS  1 the resource's token (see tokenKey)
--- ARGV  1 the token  2 how long it is kept, ms
--- Returns 1, or 0 if as high a one was promised before: to somebody else.
+-- ARGV  1 the token  2 lifetime of the promise, ms
+-- Returns 1 if promised, 0 if this node has promised this token or a higher one
+-- before, to another process.
 if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[1]) then
   return 0
 end

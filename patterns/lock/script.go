@@ -10,19 +10,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrFenced means that a write was refused because a later holder of the lock
-// has written already. Nothing was changed; the work is somebody else's now.
+// ErrFenced means that a write was refused because a later holder of the lock has
+// already written. Nothing was changed. The caller should give up its work.
 var ErrFenced = errors.New("lock: a later holder has written")
 
 //go:embed fenced.lua
 var fencedSource string
 
-// Script is a Redis script that runs only for a holder whom no later one has
-// overtaken: the guard of what a lock protects in Redis.
+// Script is a Redis script that carries a fencing token: it runs only if no later
+// holder of the lock has run one before. It protects data in Redis.
 type Script struct{ script *redis.Script }
 
-// NewScript makes a Script of Lua source, which is written as any other and need
-// not know of tokens.
+// NewScript returns a Script with the given Lua source. The source sees only its own
+// KEYS and ARGV and does not handle tokens.
 //
 //	var stock = lock.NewScript(`return redis.call('SET', KEYS[1], ARGV[1])`)
 //
@@ -35,11 +35,15 @@ func NewScript(source string) *Script {
 	return &Script{redis.NewScript(fencedSource + source)}
 }
 
-// Run runs the script on the Redis that has the protected keys. guard is a string key
-// beside them that belongs to all writers of one locked resource; it holds the highest
-// token seen, has no expiry, and is to be deleted only together with what it
-// guards. ErrFenced if it has seen a higher token than t. Any other error may mean that
-// the script has run and its answer was lost; with the same token it may be run again.
+// Run runs the script on the Redis server that has the protected keys.
+//
+// guard is a string key beside them, shared by all writers of one locked resource. It
+// holds the highest token seen and has no expiry. Delete it only together with the
+// data it guards.
+//
+// Run returns ErrFenced if the guard has seen a higher token than t. After any other
+// error the script may have run and its reply been lost; it may be run again with the
+// same token.
 func (s *Script) Run(ctx context.Context, rdb redis.Scripter, guard string, t Token, keys []string, args ...any) (any, error) {
 	v, err := s.script.Run(ctx, rdb, slices.Concat([]string{guard}, keys), slices.Concat([]any{int64(t)}, args)...).Result()
 	switch {

@@ -11,15 +11,17 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-func TestScript(t *testing.T) {
+func TestScriptRefusesLowerTokens(t *testing.T) {
+	t.Parallel()
 	for name, addr := range map[string]string{"miniredis": miniredis.RunT(t).Addr(), "redis": redistest.Start(t).Addr} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			rdb, ctx := client(addr), t.Context()
 			defer rdb.Close()
 			seen := NewScript(`return {#KEYS, #ARGV, KEYS[1], ARGV[1], ARGV[2]}`)
 			v, err := seen.Run(ctx, rdb, "g", 5, []string{"k"}, "a", 7)
 			if got := fmt.Sprint(v); err != nil || got != "[1 2 k a 7]" {
-				t.Errorf("it sees %s, %v", got, err)
+				t.Errorf("the script sees %s, %v", got, err)
 			}
 			for _, c := range []struct {
 				token Token
@@ -36,7 +38,7 @@ func TestScript(t *testing.T) {
 				t.Errorf("nil: %v, %v", v, err)
 			}
 			if _, err := NewScript(`return redis.error_reply('MINE is wrong')`).Run(ctx, rdb, "h", 1, nil); err == nil || errors.Is(err, ErrFenced) || !strings.Contains(err.Error(), "MINE is wrong") {
-				t.Errorf("its own error: %v", err)
+				t.Errorf("the script's own error: %v", err)
 			}
 		})
 	}

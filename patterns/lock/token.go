@@ -10,36 +10,36 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Token is a fencing token: higher than every token given before it for the same
-// resource. It is about the time of the acquisition in µs since 1970, and fits in 53 bits.
+// Token is a fencing token: higher than every token issued before it for the same
+// resource. It is about the time of the acquisition in Unix µs and fits in 53 bits.
 //
-// How it is made, after the lock was acquired: a quorum of nodes is asked for the
-// highest token that each has promised, and for its clock. The new one is
+// How it is issued, after the lock was acquired: the process asks a quorum of nodes
+// for the highest token that each has promised, and for its clock. The new token is
 //
-//	max(median of the clocks, highest promised + 1, highest this process knows + 1)
+//	max(median of the clocks, highest promised + 1, highest issued by this process + 1)
 //
-// and is then promised by a quorum, each node of which refuses if it has promised
-// as much before. It is used only if the lock is still valid afterwards.
+// A quorum must then promise it. A node refuses if it has promised this token or a
+// higher one before. The token is used only if the lock is still valid afterwards.
 //
 // Why it increases:
-//   - A token was promised by a quorum; who acquires later asks a quorum; the two
-//     share a node, which names it. No clock takes part in this, so clocks may
-//     step as they like.
-//   - Two who race (each believing that it holds the lock) cannot get the same
-//     one: the node that their quorums share promises it once.
-//   - Nodes that lost their data (restarted without persistence) no longer name
-//     it. Each promise goes to all nodes that can be reached, so after the loss of
-//     any minority of them every quorum still has one that knows; the next
-//     acquisition tells the others again.
-//   - If all who knew have lost their data, the clocks remain: a token is a reading
-//     of them in the past (or, between two acquisitions in the same µs, one
-//     more), so the median now is higher, unless clocks have stepped back too. One
-//     wrong clock out of three decides nothing.
-//   - If the clocks have stepped back as well, this process still knows its own.
+//   - A quorum has promised each token, and a later acquisition asks a quorum. The
+//     two share a node, which reports the earlier token. No clock takes part in
+//     this, so clocks may step.
+//   - Two racing processes, each believing that it holds the lock, can't get the
+//     same token: the node that their quorums share promises it only once.
+//   - A node that lost its data (restarted without persistence) no longer reports
+//     it. But each promise goes to all reachable nodes. So after the loss of any
+//     minority of them, every quorum still contains a node that remembers, and the
+//     next acquisition renews the promise on the others.
+//   - If all nodes that remembered have lost their data, the clocks remain. A token
+//     is an earlier reading of them (one more, if two acquisitions fell into the
+//     same µs). So the median is higher now, unless clocks have stepped back too.
+//     One wrong clock of three does not change the median.
+//   - If the clocks have stepped back as well, this process remembers its own tokens.
 //
-// What is left is another process's token, forgotten by every Redis, from a time
-// that the clocks have not reached again. Then a guard (Script) refuses the new
-// holder until they have: nothing is overwritten, but nothing is written either.
+// One case remains: a token of another process, forgotten by every Redis server, from
+// a time that the clocks have not reached again. Then a guard (Script) refuses the new
+// holder until they have. Nothing is overwritten, but nothing is written either.
 type Token int64
 
 //go:embed look.lua
@@ -53,11 +53,11 @@ var (
 	promiseScript = redis.NewScript(promiseSource)
 )
 
-// tokenTries is how often a token is made again when another got it first, which
-// takes two that both believe to hold the lock.
+// tokenTries limits the tries to get a token. A try fails when another process gets
+// the same token first, which needs two that both believe to hold the lock.
 const tokenTries = 3
 
-var errPromised = errors.New("others got the same fencing token")
+var errPromised = errors.New("another process got the same fencing token")
 
 func (l *Locker) newToken(ctx context.Context, resource string, budget time.Duration) (Token, error) {
 	for range tokenTries {
@@ -93,15 +93,16 @@ func (l *Locker) nextToken(ctx context.Context, resource string, budget time.Dur
 	if err != nil {
 		return 0, err
 	}
-	var above int64
+	var highest int64
 	clocks := make([]int64, len(seen))
 	for i, s := range seen {
-		above, clocks[i] = max(above, s[0]), s[1]
+		highest, clocks[i] = max(highest, s[0]), s[1]
 	}
-	return Token(l.raise(max(above+1, median(clocks)))), nil
+	return Token(l.raise(max(highest+1, median(clocks)))), nil
 }
 
-// raise returns n, or more if this process knows a token as high, and remembers it.
+// raise returns n, or one more than the highest token of this process if that is
+// higher, and remembers the result.
 func (l *Locker) raise(n int64) int64 {
 	for {
 		highest := l.highest.Load()

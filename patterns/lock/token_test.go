@@ -12,8 +12,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// tokens takes the lock again and again, each time as another process would, and
-// fails unless each token is higher than all before.
+// tokens acquires the lock repeatedly, each time with a new Locker, and fails unless
+// each token is higher than all before.
 type tokens struct {
 	t     *testing.T
 	addrs []string
@@ -32,6 +32,7 @@ func (k *tokens) next(after string) {
 }
 
 func TestTokensIncreaseThroughRestarts(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3, 5} {
 		all := servers(t, n)
 		k := &tokens{t: t, addrs: addrs(all)}
@@ -41,7 +42,7 @@ func TestTokensIncreaseThroughRestarts(t *testing.T) {
 			k.next("a restart without data")
 			all[(i+1)%n].Kill()
 			if n > 1 {
-				k.next("another's death")
+				k.next("the loss of another node")
 			}
 			all[(i+1)%n].Restart()
 		}
@@ -53,6 +54,7 @@ func TestTokensIncreaseThroughRestarts(t *testing.T) {
 }
 
 func TestTokensIncreaseThroughClockSteps(t *testing.T) {
+	t.Parallel()
 	const n = 3
 	all, clocks := make([]*redistest.Server, n), make([]*redistest.Clock, n)
 	for i := range all {
@@ -95,7 +97,7 @@ func TestTokensIncreaseThroughClockSteps(t *testing.T) {
 	forget(2)
 	k.next("that one is back without data")
 
-	// What only the process's own memory closes.
+	// Here only the process's own memory keeps tokens increasing.
 	l := locker(t, k.addrs, patient())
 	before := token(t, l, "other")
 	set(-3*time.Hour, -3*time.Hour, -3*time.Hour)
@@ -105,9 +107,10 @@ func TestTokensIncreaseThroughClockSteps(t *testing.T) {
 	}
 }
 
-// A lock that a stepped clock gave to two: whoever of them writes first, the
-// guard keeps the tokens of the writes in order.
-func TestClockStepGivesTheLockTwiceAndTheGuardNoticed(t *testing.T) {
+// A clock step gives two processes the same lock: the guard still refuses the write
+// with the lower token.
+func TestGuardRefusesTheEarlierHolderAfterAClockStep(t *testing.T) {
+	t.Parallel()
 	srv, clock := redistest.StartWithClock(t)
 	first, second := locker(t, []string{srv.Addr}, patient()), locker(t, []string{srv.Addr}, patient())
 	rdb := srv.Client()
@@ -115,20 +118,20 @@ func TestClockStepGivesTheLockTwiceAndTheGuardNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.keep()
+	h.startExtending()
 	clock.Set(time.Hour) // the key expires under its holder
 	tok := token(t, second, "r")
 	if _, err := write.Run(t.Context(), rdb, "r:guard", tok, []string{"r"}, "second"); err != nil {
 		t.Error(err)
 	}
 	if h.ctx.Err() != nil {
-		t.Fatal("the first one was told; there is nothing to show")
+		t.Fatal("the first holder has noticed, so the test shows nothing")
 	}
 	if _, err := write.Run(t.Context(), rdb, "r:guard", h.token, []string{"r"}, "first"); !errors.Is(err, ErrFenced) {
-		t.Errorf("the first one's write: %v", err)
+		t.Errorf("the first holder's write: %v", err)
 	}
 	if ok, err := h.extend(t.Context()); ok {
-		t.Errorf("extended what it lost: %v", err)
+		t.Errorf("extended a lost lock: %v", err)
 	}
 	h.release()
 	if v := rdb.Get(t.Context(), "r").Val(); v != "second" {
@@ -136,9 +139,11 @@ func TestClockStepGivesTheLockTwiceAndTheGuardNoticed(t *testing.T) {
 	}
 }
 
-// Clocks that jump by an hour at each step, any minority away, any minority's data
-// lost after an acquisition that reached all: many schedules, told by their seeds.
-func TestTokensIncreaseWhateverMinoritiesDo(t *testing.T) {
+// Random schedules, named by their seeds. At each step the clocks jump by up to an
+// hour and any minority is unreachable. Any minority loses its data after an
+// acquisition that reached all nodes.
+func TestTokensIncreaseThroughFailuresOfMinorities(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(20) {
 		tokenSchedule(t, rand.New(rand.NewPCG(seed, 0)), seed)
 	}
@@ -153,9 +158,9 @@ func tokenSchedule(t *testing.T, r *rand.Rand, seed uint64) {
 		addrs = append(addrs, nodes[len(nodes)-1].Addr())
 	}
 	processes := []*Locker{locker(t, addrs, patient()), locker(t, addrs, patient()), locker(t, addrs, patient())}
-	last, allKnow := Token(0), false
+	last, allRemember := Token(0), false
 	for step := range 30 {
-		if allKnow {
+		if allRemember {
 			for _, i := range r.Perm(n)[:r.IntN(minority+1)] {
 				nodes[i].FlushAll()
 			}
@@ -174,12 +179,13 @@ func tokenSchedule(t *testing.T, r *rand.Rand, seed uint64) {
 		for _, i := range away {
 			nodes[i].SetError("")
 		}
-		last, allKnow = now, len(away) == 0
+		last, allRemember = now, len(away) == 0
 	}
 }
 
-// Two that both believe to hold the lock are told apart all the same.
-func TestRacersNeverGetTheSameToken(t *testing.T) {
+// Even processes that all believe to hold the lock get different tokens.
+func TestRacingProcessesGetDifferentTokens(t *testing.T) {
+	t.Parallel()
 	addrs := addrs(servers(t, 5))
 	var mu sync.Mutex
 	seen := map[Token]bool{}
@@ -205,13 +211,14 @@ func TestRacersNeverGetTheSameToken(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d tokens, %d tries in vain", len(seen), 6*30-len(seen))
+	t.Logf("%d tokens, %d failed tries", len(seen), 6*30-len(seen))
 	if len(seen) == 0 {
-		t.Error("nobody got one")
+		t.Error("no process got a token")
 	}
 }
 
 func TestMedian(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		v    []int64
 		want int64

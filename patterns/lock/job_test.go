@@ -13,10 +13,10 @@ import (
 
 const day = 24 * time.Hour
 
-// run calls Once with work that counts, and fails with what it is given.
+// run runs a daily job that counts its calls and returns fail.
 func run(t *testing.T, l *Locker, calls *atomic.Int32, fail error) (bool, error) {
 	t.Helper()
-	return l.Once(t.Context(), "job", day, func(context.Context, Token) error { calls.Add(1); return fail })
+	return l.RunOncePerPeriod(t.Context(), "job", day, func(context.Context, Token) error { calls.Add(1); return fail })
 }
 
 func markers(t *testing.T, l *Locker) (n int) {
@@ -39,7 +39,8 @@ func markers(t *testing.T, l *Locker) (n int) {
 	return n
 }
 
-func TestOnceOverManyNodes(t *testing.T) {
+func TestJobRunsOnceOnManyNodes(t *testing.T) {
+	t.Parallel()
 	addrs := addrs(servers(t, 3))
 	var calls, ran atomic.Int32
 	var wg sync.WaitGroup
@@ -59,52 +60,54 @@ func TestOnceOverManyNodes(t *testing.T) {
 	}
 	wg.Wait()
 	if calls.Load() != 1 || ran.Load() != 1 {
-		t.Errorf("ran %d times, said so %d times", calls.Load(), ran.Load())
+		t.Errorf("called %d times, reported %d times; want 1", calls.Load(), ran.Load())
 	}
-	if n := markers(t, locker(t, addrs, once())); n != 3 {
+	if n := markers(t, locker(t, addrs, oneTry())); n != 3 {
 		t.Errorf("%d markers", n)
 	}
 }
 
-func TestOnceIsTriedAgainUntilDone(t *testing.T) {
+func TestFailedJobIsRepeatedUntilItSucceeds(t *testing.T) {
+	t.Parallel()
 	l := locker(t, addrs(servers(t, 3)), patient())
 	var calls atomic.Int32
 	if ran, err := run(t, l, &calls, errWork); !ran || !errors.Is(err, errWork) {
 		t.Errorf("%t, %v", ran, err)
 	}
 	if n := markers(t, l); n != 0 {
-		t.Errorf("%d markers of a failure", n)
+		t.Errorf("%d markers after a failure", n)
 	}
 	if ran, err := run(t, l, &calls, nil); !ran || err != nil {
 		t.Errorf("%t, %v", ran, err)
 	}
 	if ran, err := run(t, l, &calls, nil); ran || err != nil {
-		t.Errorf("done, and yet %t, %v", ran, err)
+		t.Errorf("completed, but run again: %t, %v", ran, err)
 	}
 	if calls.Load() != 2 {
 		t.Errorf("%d calls", calls.Load())
 	}
 }
 
-// A slow node whose lock has passed on marks nothing: neither does its lateness
-// hide that the other failed, nor is the day done twice without anybody saying so.
-func TestOnceOfASlowNodeMarksNothing(t *testing.T) {
+// A slow node whose lock has passed on stores no marker. Its late success doesn't hide
+// the other node's failure, and it reports that the job may have run twice.
+func TestSlowNodeDoesNotMarkTheJobAsCompleted(t *testing.T) {
+	t.Parallel()
 	addrs := addrs(servers(t, 3))
 	slow, other := locker(t, addrs, patient()), locker(t, addrs, patient())
 	var calls atomic.Int32
-	ran, err := slow.Once(t.Context(), "job", day, func(context.Context, Token) error {
-		for _, n := range slow.nodes { // as if it had been away for longer than its ttl
+	ran, err := slow.RunOncePerPeriod(t.Context(), "job", day, func(context.Context, Token) error {
+		for _, n := range slow.nodes { // as if the node had been paused beyond its TTL
 			if err := n.Del(t.Context(), lockKey("cron:job")).Err(); err != nil {
 				t.Error(err)
 			}
 		}
 		if ran, err := run(t, other, &calls, errWork); !ran || !errors.Is(err, errWork) {
-			t.Errorf("the other: %t, %v", ran, err)
+			t.Errorf("the other node: %t, %v", ran, err)
 		}
 		return nil
 	})
 	if !ran || !errors.Is(err, ErrLost) {
-		t.Errorf("the slow one: %t, %v", ran, err)
+		t.Errorf("the slow node: %t, %v", ran, err)
 	}
 	if n := markers(t, slow); n != 0 {
 		t.Errorf("%d markers", n)
@@ -113,11 +116,12 @@ func TestOnceOfASlowNodeMarksNothing(t *testing.T) {
 		t.Errorf("the next try: %t, %v", ran, err)
 	}
 	if ran, err := run(t, slow, &calls, nil); ran || err != nil {
-		t.Errorf("done, and yet %t, %v", ran, err)
+		t.Errorf("completed, but run again: %t, %v", ran, err)
 	}
 }
 
-func TestOnceSurvivesAMinority(t *testing.T) {
+func TestJobSurvivesTheLossOfAMinority(t *testing.T) {
+	t.Parallel()
 	all := servers(t, 3)
 	l := locker(t, addrs(all), patient())
 	var calls atomic.Int32
@@ -125,10 +129,10 @@ func TestOnceSurvivesAMinority(t *testing.T) {
 	if ran, err := run(t, l, &calls, nil); !ran || err != nil {
 		t.Errorf("with one down: %t, %v", ran, err)
 	}
-	all[0].Restart() // knows nothing of it
-	all[1].Kill()    // knew
+	all[0].Restart() // without its data
+	all[1].Kill()    // had the marker
 	if ran, err := run(t, l, &calls, nil); ran || err != nil {
-		t.Errorf("with another one down: %t, %v", ran, err)
+		t.Errorf("with another node down: %t, %v", ran, err)
 	}
 	all[2].Kill()
 	if ran, err := run(t, l, &calls, nil); ran || !errors.Is(err, ErrUnavailable) {
@@ -139,17 +143,19 @@ func TestOnceSurvivesAMinority(t *testing.T) {
 	}
 }
 
-// The work was done although the caller was told to stop: that is marked.
-func TestOnceDoneWhileStopping(t *testing.T) {
+// A job that succeeds although its context has ended is marked as completed.
+func TestJobCompletedAfterCancellationIsMarked(t *testing.T) {
+	t.Parallel()
 	l := locker(t, addrs(servers(t, 1)), patient())
 	ctx, cancel := context.WithCancel(t.Context())
-	ran, err := l.Once(ctx, "job", day, func(context.Context, Token) error { cancel(); return nil })
+	ran, err := l.RunOncePerPeriod(ctx, "job", day, func(context.Context, Token) error { cancel(); return nil })
 	if !ran || err != nil || markers(t, l) != 1 {
 		t.Errorf("%t, %v, %d markers", ran, err, markers(t, l))
 	}
 }
 
-func TestOnceCountsDaysByRedisClock(t *testing.T) {
+func TestDaysAreCountedByRedisClocks(t *testing.T) {
+	t.Parallel()
 	srv, clock := redistest.StartWithClock(t)
 	l := locker(t, []string{srv.Addr}, patient())
 	var calls atomic.Int32
@@ -164,7 +170,8 @@ func TestOnceCountsDaysByRedisClock(t *testing.T) {
 	}
 }
 
-func TestDate(t *testing.T) {
+func TestPeriodsAreNamedByTheirBeginning(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 3, 31, 23, 59, 59, 999, time.FixedZone("", 3600))
 	for period, want := range map[time.Duration]string{
 		day: "2026-03-31", time.Hour: "20260331T220000Z", 7 * day: "2026-03-30", 90 * time.Second: "20260331T225830Z",
