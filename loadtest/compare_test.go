@@ -23,11 +23,11 @@ func TestComparison(t *testing.T) {
 	const short = 200 * time.Millisecond
 	p := compareCmd{Quick: true}.plan()
 	p.idle, p.raw = idlePlan{connections: 40, hold: short}, short
-	p.suite.Users, p.suite.Connections, p.suite.Publishers, p.suite.PacedRate = 20, 20, 2, 100
-	p.suite.WarmUp, p.suite.FirstWarmUp, p.suite.Publish, p.suite.Paced, p.suite.Redis, p.suite.Fanout = short, short, short, short, short, short
+	p.suite.Users, p.suite.Connections, p.suite.Publishers, p.suite.FixedRate = 20, 20, 2, 100
+	p.suite.WarmUp, p.suite.FirstWarmUp, p.suite.Publish, p.suite.FixedRateTime, p.suite.Redis, p.suite.Fanout = short, short, short, short, short, short
 	pr := startProgress(io.Discard, 0)
 	defer pr.close()
-	c, err := newComparison(t.Context(), p, pr, []target.Kind{target.Herald, target.Article})
+	c, err := newComparison(t.Context(), p, pr, []target.Kind{target.Herald, target.Baseline})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestComparison(t *testing.T) {
 	}
 	r := c.report()
 	for _, row := range r.Table.Rows {
-		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the node that delivers") && !strings.HasPrefix(row.Name, "RSS") // a few sockets' memory is noise
+		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the delivering node") && !strings.HasPrefix(row.Name, "RSS") // a few sockets' memory is noise
 		if both && (!row.Known(0) || !row.Known(1) || *row.Values[0] < 0) {
 			t.Errorf("%s: %s, %s", row.Name, row.Value(0), row.Value(1))
 		}
@@ -45,7 +45,7 @@ func TestComparison(t *testing.T) {
 	for _, result := range r.Results {
 		// Two parts are paced; the others are as fast as they can.
 		rate, ok := result.Median(scenario.Rate)
-		if paced := rate < 2*p.suite.PacedRate; ok && result.Scenario != scenario.PartConnect && paced != strings.HasPrefix(result.Scenario, scenario.PartPaced) {
+		if paced := rate < 2*p.suite.FixedRate; ok && result.Scenario != scenario.PartConnect && paced != strings.HasPrefix(result.Scenario, scenario.PartFixedRate) {
 			t.Errorf("%s, %s: %v a second", result.Server, result.Scenario, rate)
 		}
 		for _, worse := range []string{scenario.Lost, scenario.Errors} {

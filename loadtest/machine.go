@@ -18,10 +18,10 @@ import (
 	"herald/loadtest/scenario"
 )
 
-// machine is what numbers depend on.
+// machine describes what the results depend on.
 func machine(ctx context.Context) []report.Fact {
 	facts := []report.Fact{
-		{Name: "Processor", Value: fmt.Sprintf("%d × %s", runtime.NumCPU(), processor())},
+		{Name: "CPU", Value: fmt.Sprintf("%d × %s", runtime.NumCPU(), processor())},
 		{Name: "Memory", Value: memory()},
 		{Name: "Kernel", Value: kernel()},
 		{Name: "Open files", Value: fmt.Sprint(scenario.OpenFiles())},
@@ -61,7 +61,7 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])
 }
 
-// version is the first word with a digit in what a program says of itself.
+// version returns the first word with a digit in the program's version output.
 func version(ctx context.Context, program []string) string {
 	out, err := exec.CommandContext(ctx, program[0], program[1:]...).CombinedOutput()
 	if err != nil {

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command loadtest measures a gateway from outside, and beside others. It speaks
-// only the wire protocol.
+// Command loadtest measures a gateway from outside, over the wire protocol only.
+// It also compares the gateway with other notification servers.
 package main
 
 import (
@@ -19,33 +19,33 @@ import (
 )
 
 type cli struct {
-	Idle    idleCmd    `cmd:"" help:"Open 15,000 sockets, use each once, then hold them: memory and processor time per connection."`
-	Connect connectCmd `cmd:"" help:"Open 5,000 sockets, 32 at once: connects a second, and what each costs."`
-	Publish publishCmd `cmd:"" help:"Publish over HTTP to 5,000 users with a socket each: as fast as 32 publishers can, or with --rate on an open-loop schedule."`
-	Redis   redisCmd   `cmd:"" help:"PUBLISH straight to users' channels: what the way from Redis to the sockets takes, at most or with --rate on an open-loop schedule."`
-	Fanout  fanoutCmd  `cmd:"" help:"Publish to one user with 5,000 sockets: the next as soon as all have one, or with --rate on an open-loop schedule."`
-	Mix     mixCmd     `cmd:"" help:"Single notifications and batches, 1,000 requests a second, while 50 sockets a second are lost and resume."`
-	Storm   stormCmd   `cmd:"" help:"5,000 sockets are lost at once, and come back at once for what they missed."`
-	Soak    soakCmd    `cmd:"" help:"The mix for ten minutes at 60 % of the maximum: memory, goroutines and descriptors must not grow."`
-	Slow    slowCmd    `cmd:"" help:"Ten sockets stop reading: the others must not notice, and those must miss nothing when they come back."`
-	Compare compareCmd `cmd:"" help:"The gateway beside the article's Node server, socket.io and nchan: one table, with ratios."`
+	Idle    scenarioCmd `cmd:"" help:"Open 15,000 sockets, use each once, then keep them idle: memory and CPU per connection."`
+	Connect scenarioCmd `cmd:"" help:"Open 5,000 sockets, 32 at a time: connects per second and the cost of each."`
+	Publish scenarioCmd `cmd:"" help:"Publish over HTTP to 5,000 users with one socket each: as fast as 32 publishers can, or at --rate."`
+	Redis   redisCmd    `cmd:"" help:"PUBLISH on users' Redis channels: the cost of delivery from Redis to the sockets, as fast as possible or at --rate."`
+	Fanout  scenarioCmd `cmd:"" help:"Publish to one user with 5,000 sockets: the next as soon as all have received one, or at --rate."`
+	Mix     scenarioCmd `cmd:"" help:"1,000 requests per second, single notifications and batches, while 50 sockets per second drop and resume."`
+	Storm   scenarioCmd `cmd:"" help:"Drop 5,000 sockets at once; all reconnect at once and resume."`
+	Soak    scenarioCmd `cmd:"" help:"Run the mix for ten minutes at 60 % of the maximum: memory, goroutines and descriptors must not grow."`
+	Slow    scenarioCmd `cmd:"" help:"Ten sockets stop reading: the others must not be affected, and the ten must miss nothing after they resume."`
+	Compare compareCmd  `cmd:"" help:"The gateway beside a Node baseline (express, ws, ioredis), socket.io and nchan: one table, with ratios."`
 
 	RawWrite rawWriteCmd `cmd:"" hidden:""`
 }
 
 // Exit codes.
 const (
-	exitFailed = 1 // it could not be measured
+	exitFailed = 1 // the measurement failed
 	exitUsage  = 2
-	exitMissed = 3 // it was measured, and a threshold was missed
+	exitMissed = 3 // the measurement is complete, and a threshold was missed
 )
 
-const description = `Measures a notification gateway from outside, by the wire protocol alone.
+const description = `Measures a notification gateway from outside, over the wire protocol only.
 
-Without --target a Redis and the gateway of this checkout are started for each
-run and stopped afterwards. Load that is not given is the scenario's own; the
-report names it. Latencies are from the intended time of an open-loop schedule.
-Exit codes: 0, 1 it could not be measured, 2 bad usage, 3 a threshold was missed.`
+Without --target, each run starts its own Redis and the gateway of this checkout.
+Load flags default to the scenario's own values; the report lists them. With
+--rate, latencies count from the intended time of an open-loop schedule.
+Exit codes: 0 success, 1 the measurement failed, 2 bad usage, 3 a threshold was missed.`
 
 func main() { os.Exit(run(os.Args[1:])) }
 
@@ -54,11 +54,11 @@ func run(args []string) int {
 	app, err := kong.New(&c, kong.Name("loadtest"), kong.Description(description), kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110, Compact: true}))
 	if err != nil {
-		return complain(err, exitUsage)
+		return fail(err, exitUsage)
 	}
 	parsed, err := app.Parse(args)
 	if err != nil {
-		return complain(err, exitUsage)
+		return fail(err, exitUsage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -67,15 +67,15 @@ func run(args []string) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, errMissed):
-		return complain(err, exitMissed)
+		return fail(err, exitMissed)
 	case errors.Is(err, errUsage):
-		return complain(err, exitUsage)
+		return fail(err, exitUsage)
 	default:
-		return complain(err, exitFailed)
+		return fail(err, exitFailed)
 	}
 }
 
-// command is the command line as a report may show it: without the secret.
+// commandLine is the command line with the API key masked, for reports.
 type commandLine string
 
 func command(args []string) commandLine {
@@ -96,12 +96,12 @@ var (
 	errUsage  = errors.New("bad usage")
 )
 
-func complain(err error, code int) int {
+func fail(err error, code int) int {
 	fmt.Fprintln(os.Stderr, "loadtest:", err)
 	return code
 }
 
-// rawWriteCmd is the process that raw writes are measured in.
+// rawWriteCmd runs the child process in which raw writes are measured.
 type rawWriteCmd struct {
 	Sockets int `arg:""`
 }

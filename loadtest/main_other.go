@@ -1,7 +1,7 @@
 //go:build !linux
 
 // Command loadtest measures a gateway from outside. It needs Linux: epoll, and
-// /proc to see what a server costs.
+// /proc for CPU and memory of the server.
 package main
 
 import (

@@ -102,7 +102,7 @@ func TestTheSecretIsNotShown(t *testing.T) {
 }
 
 func TestGoals(t *testing.T) {
-	l := line{unit: measure.PerSecond, more: true, least: ratio(4.5), aim: ratio(6.5)}
+	l := rowSpec{unit: measure.PerSecond, more: true, least: ratio(4.5), aim: ratio(6.5)}
 	for q, want := range map[float64]string{4.4: "no", 4.5: "yes", 6.5: "aim"} {
 		if met := l.met(new(float64), &q); met != want {
 			t.Errorf("%v: %q", q, met)
@@ -111,7 +111,7 @@ func TestGoals(t *testing.T) {
 	if met := l.met(nil, nil); met != "" || l.text(l.least) != "≥ 4.50×" {
 		t.Errorf("nothing measured: %q, wanted %s", met, l.text(l.least))
 	}
-	l = line{unit: measure.Bytes, least: ratio(1), aim: value(2 << 10)}
+	l = rowSpec{unit: measure.Bytes, least: ratio(1), aim: value(2 << 10)}
 	q := 0.9
 	for v, want := range map[float64]string{3000: "yes", 2000: "aim"} {
 		if met := l.met(&v, &q); met != want || l.text(l.aim) != "≤ 2 KiB" {
@@ -123,7 +123,7 @@ func TestGoals(t *testing.T) {
 // The table takes each number from the part it belongs to, and divides ours by
 // the article's.
 func TestTable(t *testing.T) {
-	c := &comparison{plan: compareCmd{}.plan(), kinds: []target.Kind{target.Herald, target.Article, target.Nchan}, runs: map[target.Kind]map[string][]*measure.Run{}}
+	c := &comparison{plan: compareCmd{}.plan(), kinds: []target.Kind{target.Herald, target.Baseline, target.Nchan}, runs: map[target.Kind]map[string][]*measure.Run{}}
 	for i, kind := range c.kinds {
 		c.runs[kind] = map[string][]*measure.Run{}
 		for _, part := range parts {
@@ -148,7 +148,7 @@ func TestTable(t *testing.T) {
 	if got := row("HTTP publish → socket, 32 publishers"); *got.Values[2] != 3000 || *got.Ratio != 0.5 || got.Met != "no" {
 		t.Errorf("%+v", got)
 	}
-	if got := row("… to one raw write"); *got.Values[0] != 2 || got.Met != "no" {
+	if got := row("… relative to one raw write"); *got.Values[0] != 2 || got.Met != "no" {
 		t.Errorf("%+v", got)
 	}
 	if got := row("RSS per idle connection, 15,000"); got.Values[0] != nil || got.Met != "" {
@@ -169,7 +169,7 @@ func TestPlans(t *testing.T) {
 		p := c.plan()
 		s := p.suite
 		// What is timed, of all servers and rounds, is less than the limit.
-		turn := s.FirstWarmUp + s.Publish + 2*(s.WarmUp+s.Paced) + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
+		turn := s.FirstWarmUp + s.Publish + 2*(s.WarmUp+s.FixedRateTime) + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
 		if total := time.Duration(p.rounds*len(target.Kinds))*turn + p.idle.hold + time.Duration(p.rounds)*p.raw; total > p.limit*9/10 {
 			t.Errorf("quick %t: %v of %v", c.Quick, total, p.limit)
 		}
@@ -279,7 +279,7 @@ func TestEndToEnd(t *testing.T) {
 		{[]string{"fanout", "--in-flight=4", "--max-lost=0"}, 0, []string{"broadcast p50", scenario.Rate}},
 		{[]string{"idle", "--max-errors=0", "--max-lost=0"}, 0, []string{"rss", scenario.CPUPerIdle}},
 		{[]string{"storm", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.BackAfter, scenario.CaughtUp}},
-		{[]string{"slow", "--rate=200", "--message=4096", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.SlowEnded, "lost by slow sockets"}},
+		{[]string{"slow", "--rate=200", "--message=4096", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.SlowClosed, "lost by slow sockets"}},
 		{[]string{"soak", "--rate=200", "--max-lost=0", "--max-growth=10"}, exitMissed, []string{"reconnects"}}, // too short to say
 		{[]string{"mix", "--rate=200", "--churn=20", "--max-lost=0", "--max-disorder=0", "--max-errors=0"}, 0, []string{"reconnects", "connect p50"}},
 	} {

@@ -14,17 +14,17 @@ import (
 	"golang.org/x/term"
 )
 
-// progress says on standard error what is being done: a bar on a terminal, a
-// line for each phase elsewhere.
+// progress shows the current phase on standard error: as a bar on a terminal, as
+// one line per phase elsewhere.
 type progress struct {
 	out     io.Writer
-	columns int           // of the terminal; 0: it is none
+	columns int           // of the terminal; 0: not a terminal
 	quit    chan struct{} // closed by close
-	stopped chan struct{} // closed when nothing is drawn any more
+	stopped chan struct{} // closed when drawing has stopped
 
 	mu     sync.Mutex
 	prefix string                   // guarded by mu
-	bar    *progressbar.ProgressBar // guarded by mu; nil before the first phase, and where nothing is drawn
+	bar    *progressbar.ProgressBar // guarded by mu; nil before the first phase and without a terminal
 	began  time.Time                // of the phase; guarded by mu
 	takes  time.Duration            // guarded by mu; 0: unknown
 }
@@ -46,14 +46,14 @@ func startProgress(out io.Writer, columns int) *progress {
 	return p
 }
 
-// of names what the following phases are part of.
+// of sets the prefix of the following phases.
 func (p *progress) of(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prefix = fmt.Sprintf(format, args...)
 }
 
-// phase begins one that takes about so long; 0: nobody knows.
+// phase starts a phase with its estimated duration; 0: unknown.
 func (p *progress) phase(what string, takes time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,18 +74,18 @@ func (p *progress) phase(what string, takes time.Duration) {
 }
 
 const (
-	spinner    = -1 // the library's length of what has none
+	spinner    = -1 // the library's value for an unknown length
 	barWidth   = 20
-	barColumns = barWidth + len(" 100% || [59m59s] ") // what the library writes around it
+	barColumns = barWidth + len(" 100% || [59m59s] ") // what the library writes around the bar
 )
 
-// close ends it; on a terminal the line is empty again.
+// close stops drawing; on a terminal it leaves an empty line.
 func (p *progress) close() {
 	close(p.quit)
 	<-p.stopped
 }
 
-// draw moves the bar as time passes, since nothing else does.
+// draw advances the bar with time.
 func (p *progress) draw() {
 	defer close(p.stopped)
 	t := time.NewTicker(100 * time.Millisecond)
@@ -113,7 +113,7 @@ func (p *progress) tick() {
 		_ = p.bar.Add(1)
 		return
 	}
-	// One that takes longer than was thought stays short of its end.
+	// A phase that takes longer than estimated stays just below 100 %.
 	_ = p.bar.Set64(min(time.Since(p.began).Milliseconds(), p.takes.Milliseconds()-1))
 }
 

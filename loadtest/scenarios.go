@@ -6,107 +6,60 @@ import (
 	"context"
 	"time"
 
+	"github.com/alecthomas/kong"
+
+	"herald/loadtest/measure"
 	"herald/loadtest/scenario"
 )
 
-// common are the flags of every scenario.
-type common struct {
+// scenarioCmd holds the flags of every scenario.
+type scenarioCmd struct {
 	serverFlags
 	loadFlags
 	thresholdFlags
 	outputFlags
+	Hold bool `hidden:"" help:"Wait for a line on standard input before measuring idle sockets."`
 }
 
-func (c common) play(name string) *play {
-	return &play{
-		name: name, serverFlags: c.serverFlags, loadFlags: c.loadFlags, thresholdFlags: c.thresholdFlags, outputFlags: c.outputFlags,
-	}
+// spec describes a scenario.
+type spec struct {
+	run         func(context.Context, *scenario.Env, scenario.Options) (*measure.Run, error)
+	defaults    loadFlags
+	gateway     []string // further flags of a gateway started for it
+	twoGateways bool     // publish on one gateway, open the sockets on a second one
 }
 
-// manySockets lets one user have any number.
-const manySockets = "--max-connections-per-user=0"
+// anySockets removes the limit of sockets per user.
+const anySockets = "--max-connections-per-user=0"
 
-type idleCmd struct {
-	common
-	Hold bool `hidden:"" help:"Wait for a line on standard input before the sockets are held."`
+// specs holds the scenarios by the name of their command.
+var specs = map[string]spec{
+	"idle":    {run: scenario.Idle, defaults: loadFlags{Connections: 15000, Duration: time.Minute, Runs: 1, Publishers: 16}},
+	"connect": {run: scenario.Connect},
+	"publish": {run: scenario.Publish},
+	"redis":   {run: scenario.Redis},
+	"fanout":  {run: scenario.Fanout, gateway: []string{anySockets}},
+	"mix":     {run: scenario.Mix, defaults: loadFlags{Rate: 1000, Duration: 15 * time.Second, Publishers: 64}},
+	"storm":   {run: scenario.Storm, defaults: loadFlags{Concurrency: 512}},
+	"soak":    {run: scenario.Soak, defaults: loadFlags{Duration: 10 * time.Minute, WarmUp: 5 * time.Second, Runs: 1, Publishers: 64}},
+	"slow":    {run: scenario.Slow, defaults: loadFlags{Users: 20, Message: 4096, Rate: 1000, Duration: 20 * time.Second, Runs: 1, Publishers: 64}},
 }
 
-// Run is called by kong, as are the others.
-func (c idleCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("idle")
-	p.run, p.defaults = scenario.Idle, loadFlags{Connections: 15000, Duration: time.Minute, Runs: 1, Publishers: 16}
-	if c.Hold {
-		p.hold = onCommand
-	}
-	return p.all(ctx, line)
-}
-
-type connectCmd struct{ common }
-
-func (c connectCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("connect")
-	p.run = scenario.Connect
-	return p.all(ctx, line)
-}
-
-type publishCmd struct{ common }
-
-func (c publishCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("publish")
-	p.run = scenario.Publish
-	return p.all(ctx, line)
+// Run is called by kong.
+func (c scenarioCmd) Run(ctx context.Context, parsed *kong.Context, line commandLine) error {
+	name := parsed.Selected().Name
+	return (&measurement{name, specs[name], c}).execute(ctx, line)
 }
 
 type redisCmd struct {
-	common
-	Stored bool `help:"The gateway's own stored frames: a second node publishes in batches, the one that is measured only delivers. Not with --target."`
+	scenarioCmd
+	Stored bool `help:"Deliver the gateway's own stored frames: a second gateway publishes batches, and the measured one only delivers. Not with --target."`
 }
 
-func (c redisCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("redis")
-	p.run = scenario.Redis
-	if c.Stored {
-		p.name, p.run, p.second = "redis --stored", scenario.Stored, true
+// Run is called by kong.
+func (c redisCmd) Run(ctx context.Context, parsed *kong.Context, line commandLine) error {
+	if !c.Stored {
+		return c.scenarioCmd.Run(ctx, parsed, line)
 	}
-	return p.all(ctx, line)
-}
-
-type fanoutCmd struct{ common }
-
-func (c fanoutCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("fanout")
-	p.run, p.gateway = scenario.Fanout, []string{manySockets}
-	return p.all(ctx, line)
-}
-
-type mixCmd struct{ common }
-
-func (c mixCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("mix")
-	p.run, p.defaults = scenario.Mix, loadFlags{Rate: 1000, Duration: 15 * time.Second, Publishers: 64}
-	return p.all(ctx, line)
-}
-
-type stormCmd struct{ common }
-
-func (c stormCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("storm")
-	p.run, p.defaults = scenario.Storm, loadFlags{Abreast: 512}
-	return p.all(ctx, line)
-}
-
-type soakCmd struct{ common }
-
-func (c soakCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("soak")
-	p.run, p.defaults = scenario.Soak, loadFlags{Duration: 10 * time.Minute, WarmUp: 5 * time.Second, Runs: 1, Publishers: 64}
-	return p.all(ctx, line)
-}
-
-type slowCmd struct{ common }
-
-func (c slowCmd) Run(ctx context.Context, line commandLine) error {
-	p := c.play("slow")
-	p.run, p.defaults = scenario.Slow, loadFlags{Users: 20, Message: 4096, Rate: 1000, Duration: 20 * time.Second, Runs: 1, Publishers: 64}
-	return p.all(ctx, line)
+	return (&measurement{"redis --stored", spec{run: scenario.Stored, twoGateways: true}, c.scenarioCmd}).execute(ctx, line)
 }

@@ -11,31 +11,30 @@ import (
 	"herald/loadtest/scenario"
 )
 
-// thresholdFlags are what the medians must keep to; where something went wrong,
-// every run.
+// thresholdFlags limit the results. Limits on failures apply to each run, the
+// others to the medians.
 type thresholdFlags struct {
-	MaxP50      *time.Duration `group:"Thresholds" name:"max-p50" placeholder:"TIME" help:"Median latency: of delivery, else of connecting."`
-	MaxP99      *time.Duration `group:"Thresholds" name:"max-p99" placeholder:"TIME" help:"99th percentile of it."`
-	MaxP999     *time.Duration `group:"Thresholds" name:"max-p999" placeholder:"TIME" help:"99.9th percentile of it."`
-	MinRate     *float64       `group:"Thresholds" placeholder:"N" help:"Deliveries, or connects, a second."`
-	MaxCPU      *time.Duration `group:"Thresholds" name:"max-cpu" placeholder:"TIME" help:"Processor time of the server for each."`
-	MaxIdleCPU  *time.Duration `group:"Thresholds" name:"max-idle-cpu" placeholder:"TIME" help:"Processor time of the server for an idle connection, a second."`
-	MaxMemory   *float64       `group:"Thresholds" placeholder:"KIB" help:"Resident memory of the server for a connection, in KiB."`
+	MaxP50      *time.Duration `group:"Thresholds" name:"max-p50" placeholder:"TIME" help:"Median latency of delivery, or of connecting where nothing is delivered."`
+	MaxP99      *time.Duration `group:"Thresholds" name:"max-p99" placeholder:"TIME" help:"99th percentile of that latency."`
+	MaxP999     *time.Duration `group:"Thresholds" name:"max-p999" placeholder:"TIME" help:"99.9th percentile of that latency."`
+	MinRate     *float64       `group:"Thresholds" placeholder:"N" help:"Deliveries or connects per second."`
+	MaxCPU      *time.Duration `group:"Thresholds" name:"max-cpu" placeholder:"TIME" help:"Server CPU per delivery or connect."`
+	MaxIdleCPU  *time.Duration `group:"Thresholds" name:"max-idle-cpu" placeholder:"TIME" help:"Server CPU per idle connection and second."`
+	MaxMemory   *float64       `group:"Thresholds" placeholder:"KIB" help:"Resident memory of the server per connection, in KiB."`
 	MaxLost     *float64       `group:"Thresholds" placeholder:"N" help:"Messages that did not arrive, in any run."`
-	MaxTwice    *float64       `group:"Thresholds" name:"max-duplicates" placeholder:"N" help:"Messages that came again on the same socket."`
-	MaxErrors   *float64       `group:"Thresholds" placeholder:"N" help:"Requests and connects that failed, and messages that could not be sent in time."`
-	MaxDisorder *float64       `group:"Thresholds" placeholder:"N" help:"Messages that did not follow the one before on their socket."`
-	MaxGrowth   *float64       `group:"Thresholds" placeholder:"PERCENT" help:"Of memory, goroutines and descriptors (soak)."`
+	MaxTwice    *float64       `group:"Thresholds" name:"max-duplicates" placeholder:"N" help:"Messages that arrived again on the same socket."`
+	MaxErrors   *float64       `group:"Thresholds" placeholder:"N" help:"Failed requests and connects, and messages that could not be sent in time."`
+	MaxDisorder *float64       `group:"Thresholds" placeholder:"N" help:"Messages that arrived out of order on their socket."`
+	MaxGrowth   *float64       `group:"Thresholds" placeholder:"PERCENT" help:"Growth of memory, goroutines and descriptors (soak)."`
 }
 
-// threshold is one limit of one number. Of several names the first that was
-// measured counts.
+// threshold is a limit on one metric: the first of names that was measured.
 type threshold struct {
 	flag   string
 	names  []string
 	limit  float64
 	atMost bool
-	every  bool // run must keep to it, not only their median
+	every  bool // applies to each run, not to the median
 }
 
 func (f thresholdFlags) list() (list []threshold) {
@@ -85,8 +84,8 @@ func scaled(v *float64, by float64) *float64 {
 	return &s
 }
 
-// judge holds a result to a threshold. What was not measured has not passed.
-func (t threshold) judge(r measure.Result) report.Verdict {
+// check compares a result with the threshold. A metric that was not measured fails.
+func (t threshold) check(r measure.Result) report.Verdict {
 	for _, name := range t.names {
 		for _, m := range r.Medians {
 			if m.Name == name {
@@ -105,13 +104,13 @@ func (t threshold) verdict(m measure.Metric) report.Verdict {
 	if !t.atMost {
 		ok, word = m.Value >= t.limit, "at least"
 	}
-	return report.Verdict{OK: ok, Says: fmt.Sprintf("%s is %s, wanted %s %s", m.Name, m.Unit.Format(m.Value), word, m.Unit.Format(t.limit))}
+	return report.Verdict{OK: ok, Says: fmt.Sprintf("%s is %s, required %s %s", m.Name, m.Unit.Format(m.Value), word, m.Unit.Format(t.limit))}
 }
 
-// verdicts judges by all thresholds; failed says whether any was missed.
+// verdicts checks all thresholds; failed reports whether any was missed.
 func (f thresholdFlags) verdicts(r measure.Result) (list []report.Verdict, failed bool) {
 	for _, t := range f.list() {
-		v := t.judge(r)
+		v := t.check(r)
 		list = append(list, v)
 		failed = failed || !v.OK
 	}

@@ -16,7 +16,7 @@ func TestPaceDoesNotDrift(t *testing.T) {
 		{1000, 0, 0}, {1000, 1, time.Millisecond}, {1000, 3_600_000, time.Hour}, {3, 3, time.Second}, {3, 3_000_000, 1e6 * time.Second},
 		{7, 7_000, 1000 * time.Second}, {0.5, 1, 2 * time.Second},
 	} {
-		got := Pace{c.rate}.Due(c.i)
+		got := Schedule{c.rate}.Due(c.i)
 		if d := got - c.want; d < -time.Microsecond || d > time.Microsecond {
 			t.Errorf("%v/s, the %d-th: %v, want %v", c.rate, c.i, got, c.want)
 		}
@@ -24,7 +24,7 @@ func TestPaceDoesNotDrift(t *testing.T) {
 }
 
 func TestPaceIsInOrder(t *testing.T) {
-	p := Pace{33_333.33}
+	p := Schedule{33_333.33}
 	for i := range 100_000 {
 		if d := p.Due(i+1) - p.Due(i); d < 29*time.Microsecond || d > 31*time.Microsecond {
 			t.Fatalf("%d: %v", i, d)
@@ -34,7 +34,7 @@ func TestPaceIsInOrder(t *testing.T) {
 
 func TestPaceCount(t *testing.T) {
 	for _, rate := range []float64{0.5, 1, 3, 999.9, 1000} {
-		p := Pace{rate}
+		p := Schedule{rate}
 		for _, d := range []time.Duration{0, time.Millisecond, time.Second, 90 * time.Second} {
 			n := p.Count(d)
 			if n > 0 && p.Due(n-1) >= d || p.Due(n) < d {
@@ -42,7 +42,7 @@ func TestPaceCount(t *testing.T) {
 			}
 		}
 	}
-	if (Pace{}).Open() || !(Pace{1}).Open() {
+	if (Schedule{}).Open() || !(Schedule{1}).Open() {
 		t.Error("a pace of 0 is a closed loop, and no other")
 	}
 }
@@ -117,7 +117,7 @@ func TestResult(t *testing.T) {
 		r, h := &Run{}, NewHistogram()
 		h.Record(d)
 		r.Add("rate", PerSecond, rate)
-		r.Latency("answer", h)
+		r.Latency("response", h)
 		r.Latency("delivery", h)
 		r.Latency("nothing", NewHistogram())
 		r.Note("noisy")

@@ -171,7 +171,7 @@ func FilesOf(pids []int) (n int) {
 }
 
 // Family is a process and all its descendants.
-func Family(pid int) ([]int, error) {
+func ProcessTree(pid int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err

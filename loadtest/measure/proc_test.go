@@ -113,7 +113,7 @@ func TestFamily(t *testing.T) {
 	if _, err := out.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
-	family, err := Family(cmd.Process.Pid)
+	family, err := ProcessTree(cmd.Process.Pid)
 	if err != nil || len(family) != 2 || family[0] != cmd.Process.Pid {
 		t.Fatalf("%v, %v", family, err)
 	}
@@ -122,7 +122,7 @@ func TestFamily(t *testing.T) {
 			_ = p.Kill()
 		}
 	}
-	mine, err := Family(os.Getpid())
+	mine, err := ProcessTree(os.Getpid())
 	if err != nil || !slices.Contains(mine, cmd.Process.Pid) {
 		t.Errorf("%v, %v", mine, err)
 	}

@@ -217,7 +217,7 @@ func byImportance(a, b string) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }
 
-var important = []string{"delivery", "broadcast", "connect", "answer"}
+var important = []string{"delivery", "broadcast", "connect", "response"}
 
 // Median finds the median of a number over the runs.
 func (r Result) Median(name string) (float64, bool) {

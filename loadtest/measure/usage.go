@@ -14,7 +14,7 @@ type Processes struct {
 type Usage struct {
 	Wall               time.Duration
 	Server, Redis, Own CPU
-	Strangers          time.Duration // processor time of programs that have no part in this
+	OtherPrograms      time.Duration // processor time of programs that have no part in this
 }
 
 // Start begins to measure; the function it returns ends it.
@@ -56,7 +56,7 @@ func (p Processes) now() (m moment, err error) {
 func (m moment) since(o moment) Usage {
 	u := Usage{Wall: m.at.Sub(o.at), Server: m.server.minus(o.server), Redis: m.redis.minus(o.redis), Own: m.own.minus(o.own)}
 	ours := u.Server.Total + u.Redis.Total + u.Own.Total + m.others.minus(o.others).Total
-	u.Strangers = max(0, m.machine-o.machine-ours)
+	u.OtherPrograms = max(0, m.machine-o.machine-ours)
 	return u
 }
 

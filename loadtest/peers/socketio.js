@@ -1,4 +1,4 @@
-// socket.io with its Redis adapter: a room for each user.
+// socket.io with its Redis adapter, with one socket.io room per user.
 //
 //   node socketio.js <host:port> <redis url>
 //

@@ -38,8 +38,8 @@ func (r *Report) comparison() []Chart {
 			if result.Server != server {
 				continue
 			}
-			switch run := middle(result); result.Scenario {
-			case "paced":
+			switch run := medianRun(result); result.Scenario {
+			case "fixed rate":
 				x, y := curve(result, "delivery")
 				latency.add(server, i, x, y)
 			case "publish":
@@ -62,7 +62,7 @@ func single(r measure.Result) []Chart {
 		x, y := curve(r, c.Name)
 		latency.add(c.Name, i, x, y)
 	}
-	run := middle(r)
+	run := medianRun(r)
 	if run == nil {
 		return []Chart{latency}
 	}
@@ -104,7 +104,7 @@ type line struct {
 }
 
 // middle is the run whose rate is nearest the median.
-func middle(r measure.Result) (run *measure.Run) {
+func medianRun(r measure.Result) (run *measure.Run) {
 	median, _ := r.Median("rate")
 	least := math.Inf(1)
 	for _, candidate := range r.Runs {

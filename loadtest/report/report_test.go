@@ -40,7 +40,7 @@ func example() *Report {
 		Verdicts: []Verdict{{"rate is high", true}, {"p99 is <late>", false}},
 	}
 	for _, server := range r.Table.Servers {
-		for _, part := range []string{"publish", "paced", "idle"} {
+		for _, part := range []string{"publish", "fixed rate", "idle"} {
 			r.Results = append(r.Results, measure.NewResult(server, part, map[string]string{"users": "5"}, []*measure.Run{run(10), run(12), run(11)}, time.Second))
 		}
 	}

@@ -30,7 +30,7 @@ type number struct {
 // headlines are the numbers that are shown large, the most important first.
 var headlines = []string{
 	"rate", "delivery p99", "connect p99", "cpu per message", "cpu per connect", "redis cpu per message", "rss per connection",
-	"cpu per idle connection", "caught up after", "rss growth", "slow sockets ended", "lost",
+	"cpu per idle connection", "caught up after", "rss growth", "slow sockets closed", "lost",
 }
 
 const mostTiles = 5

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 )
 
-// Connect opens sockets, with everything that the server checks before it lets
-// a user in.
-func Connect(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+// Connect opens sockets, including all checks of the server, such as the session.
+func Connect(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
 	c, err := st.connect(ctx, run, users(o.Connections), o)
 	if err != nil {
@@ -23,28 +23,28 @@ func Connect(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	return run, nil
 }
 
-// connect measures how users connect, and returns them connected. Before that
-// it warms up with some who leave again.
-func (st *Stage) connect(ctx context.Context, run *measure.Run, list []int, o Options) (*crowd.Crowd, error) {
+// connect measures connecting and returns the open sockets. It warms up with a
+// fifth of the users, who disconnect again.
+func (st *Env) connect(ctx context.Context, run *measure.Run, list []int, o Options) (*clients.Set, error) {
 	if err := st.prepare(ctx, list); err != nil {
 		return nil, err
 	}
-	c, err := st.crowd(crowd.Options{})
+	c, err := st.clients(clients.Options{})
 	if err != nil {
 		return nil, err
 	}
-	arrivals := crowd.Arrivals{Users: list[:min(len(list), 1+len(list)/5)], Abreast: o.Abreast}
-	st.tell("connecting, warming up", 0)
+	arrivals := clients.ConnectPlan{Users: list[:min(len(list), 1+len(list)/5)], Concurrency: o.Concurrency}
+	st.phase("connecting, warming up", 0)
 	if a := c.Connect(ctx, arrivals); a.Opened == 0 {
 		return nil, fmt.Errorf("no socket could be opened: %w", a.Err)
 	}
 	c.Close()
-	if err := pause(ctx, 500*time.Millisecond); err != nil { // the server has to see them go
+	if err := target.Sleep(ctx, 500*time.Millisecond); err != nil { // until the server has closed them too
 		return nil, err
 	}
 
-	arrivals.Users, arrivals.Pace = list, measure.Pace{PerSecond: o.Rate}
-	st.tell(fmt.Sprintf("connecting %d sockets", len(list)), time.Duration(len(list))*200*time.Microsecond)
+	arrivals.Users, arrivals.Schedule = list, measure.Schedule{PerSecond: o.Rate}
+	st.phase(fmt.Sprintf("connecting %d sockets", len(list)), time.Duration(len(list))*200*time.Microsecond)
 	ob, err := st.observe(100*time.Millisecond, func() measure.Counts { return measure.Counts{Connections: c.Open(), Received: c.Open()} })
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (st *Stage) connect(ctx context.Context, run *measure.Run, list []int, o Op
 		run.Note("%d of %d sockets could not be opened, the first: %v", a.Failed, len(list), a.Err)
 	}
 	if err == nil {
-		err = pause(ctx, st.receiver().Settles())
+		err = target.Sleep(ctx, st.receiver().ReadyDelay())
 	}
 	if err != nil {
 		c.Close()

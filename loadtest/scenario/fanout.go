@@ -8,18 +8,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
-// Fanout publishes to one user with many sockets: on a schedule, or the next one
-// as soon as every socket has one of those in flight.
-func Fanout(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+// Fanout publishes to one user with many sockets: at a fixed rate, or the next
+// message as soon as every socket has one of those in flight.
+func Fanout(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
 	b := newBroadcasts(o.Connections)
-	c, err := st.open(ctx, crowd.Options{Delivered: b.delivered}, make([]int, o.Connections))
+	c, err := st.open(ctx, clients.Options{Delivered: b.delivered}, make([]int, o.Connections))
 	if err != nil {
 		return nil, err
 	}
@@ -27,36 +28,36 @@ func Fanout(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	return run, st.fanout(ctx, run, c, b, o)
 }
 
-// fanout is Fanout with a crowd that is there.
-func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b *broadcasts, o Options) error {
-	defer st.standBack(o)()
+// fanout measures Fanout with open sockets.
+func (st *Env) fanout(ctx context.Context, run *measure.Run, c *clients.Set, b *broadcasts, o Options) error {
+	defer st.yieldToServer(o)()
 	caller, err := st.caller(o.InFlight)
 	if err != nil {
 		return err
 	}
 	defer caller.Close()
 	request := st.publication(o.Message, func() int { return 0 })
-	var numbers [flights]int64 // of the latest requests; on the sender's thread
-	work := crowd.Work{
-		Pace:  measure.Pace{PerSecond: o.Rate},
-		For:   o.WarmUp,
-		Ready: func() bool { return b.room(int64(o.InFlight)) },
+	var numbers [maxSlots]int64 // of the latest requests; owned by the sender's thread
+	work := clients.Work{
+		Schedule: measure.Schedule{PerSecond: o.Rate},
+		For:      o.WarmUp,
+		Ready:    func() bool { return b.admits(int64(o.InFlight)) },
 		Request: func(dst []byte, i int, due time.Duration) []byte {
 			n := b.begin(due)
-			numbers[i%flights] = n
+			numbers[i%maxSlots] = n
 			return request(dst, int(n), due)
 		},
-		Failed: func(i int) { b.giveUp(numbers[i%flights]) },
+		Failed: func(i int) { b.abandon(numbers[i%maxSlots]) },
 	}
 	what := fmt.Sprintf("broadcasting, %d in flight", o.InFlight)
-	st.tell(what+", warming up", o.WarmUp)
+	st.phase(what+", warming up", o.WarmUp)
 	if warm := caller.Do(ctx, work); warm.OK == 0 {
 		return fmt.Errorf("broadcast: %w", warm.Err)
 	}
-	b.await(ctx, time.Second)
+	b.await(ctx, st.patience)
 
-	st.tell(what, o.Duration)
-	acc := newAccount(c)
+	st.phase(what, o.Duration)
+	snap := st.snapshot(c)
 	ob, err := st.observe(st.interval(o.Duration), counts(c, caller))
 	if err != nil {
 		return err
@@ -65,37 +66,37 @@ func (st *Stage) fanout(ctx context.Context, run *measure.Run, c *crowd.Crowd, b
 	whole := b.record()
 	work.For = o.Duration
 	a := caller.Do(ctx, work)
-	b.await(ctx, time.Second)
-	acc.await(ctx, int64(a.OK)*b.sockets, time.Second)
-	answered(run, a, recorded())
+	b.await(ctx, st.patience)
+	snap.await(ctx, int64(a.OK)*b.sockets)
+	addResponses(run, a, recorded())
 	run.Latency(BroadcastTook, whole())
-	err = ob.end(run, perMessage, acc.got())
-	acc.close(run, int64(a.OK)*b.sockets)
+	err = ob.end(run, perMessage, snap.got())
+	snap.close(run, int64(a.OK)*b.sockets)
 	return err
 }
 
-// flights is more than may be in flight.
-const flights = 64
+// maxSlots exceeds the number of broadcasts in flight.
+const maxSlots = 64
 
-// broadcasts counts the sockets that each of the latest broadcasts has reached.
+// broadcasts counts the sockets that each recent broadcast has reached.
 type broadcasts struct {
 	sockets      int64
 	begun, ended atomic.Int64
-	latest       atomic.Int64 // loop.Now of the latest beginning or end
-	flying       [flights]flight
+	latest       atomic.Int64 // loop.Now of the latest start or end
+	slots        [maxSlots]broadcast
 	took         atomic.Pointer[latencies]
 }
 
-type flight struct {
-	number  atomic.Int64 // -1: it has ended
+type broadcast struct {
+	number  atomic.Int64 // -1: ended
 	reached atomic.Int64
 	due     atomic.Int64
 }
 
 func newBroadcasts(sockets int) *broadcasts {
 	b := &broadcasts{sockets: int64(sockets)}
-	for i := range b.flying {
-		b.flying[i].number.Store(-1)
+	for i := range b.slots {
+		b.slots[i].number.Store(-1)
 	}
 	b.record()
 	return b
@@ -103,27 +104,27 @@ func newBroadcasts(sockets int) *broadcasts {
 
 func (b *broadcasts) open() int64 { return b.begun.Load() - b.ended.Load() }
 
-// givingUp is how long nothing may happen before what flies is given up: a
-// socket that was closed will never be reached.
-const givingUp = 2 * time.Second
+// abandonAfter is the time without progress after which broadcasts in flight are
+// abandoned: a closed socket is never reached.
+const abandonAfter = 2 * time.Second
 
-// room reports whether one more may fly.
-func (b *broadcasts) room(most int64) bool {
+// admits reports whether another broadcast may start.
+func (b *broadcasts) admits(most int64) bool {
 	if b.open() < most {
 		return true
 	}
-	if loop.Now()-time.Duration(b.latest.Load()) > givingUp {
-		for i := range b.flying {
-			b.giveUp(b.flying[i].number.Load())
+	if loop.Now()-time.Duration(b.latest.Load()) > abandonAfter {
+		for i := range b.slots {
+			b.abandon(b.slots[i].number.Load())
 		}
 	}
 	return false
 }
 
-// begin returns the number of the next one.
+// begin starts a broadcast and returns its number.
 func (b *broadcasts) begin(due time.Duration) int64 {
 	n := b.begun.Add(1) - 1
-	f := &b.flying[n%flights]
+	f := &b.slots[n%maxSlots]
 	f.reached.Store(0)
 	f.due.Store(int64(due))
 	f.number.Store(n)
@@ -131,16 +132,16 @@ func (b *broadcasts) begin(due time.Duration) int64 {
 	return n
 }
 
-// giveUp ends one that is not going to arrive everywhere.
-func (b *broadcasts) giveUp(n int64) {
-	if n >= 0 && b.flying[n%flights].number.CompareAndSwap(n, -1) {
+// abandon ends a broadcast that will not reach all sockets.
+func (b *broadcasts) abandon(n int64) {
+	if n >= 0 && b.slots[n%maxSlots].number.CompareAndSwap(n, -1) {
 		b.ended.Add(1)
 	}
 }
 
-func (b *broadcasts) delivered(_ *crowd.Socket, s wire.Stamp) {
+func (b *broadcasts) delivered(_ *clients.Socket, s wire.Stamp) {
 	n := int64(s.Number)
-	f := &b.flying[n%flights]
+	f := &b.slots[n%maxSlots]
 	if f.number.Load() != n || f.reached.Add(1) != b.sockets || !f.number.CompareAndSwap(n, -1) {
 		return
 	}
@@ -150,17 +151,17 @@ func (b *broadcasts) delivered(_ *crowd.Socket, s wire.Stamp) {
 	b.ended.Add(1)
 }
 
-// await waits until all have arrived everywhere.
+// await waits until all broadcasts have ended.
 func (b *broadcasts) await(ctx context.Context, patience time.Duration) bool {
 	for until := time.Now().Add(patience); b.open() > 0; {
-		if time.Now().After(until) || pause(ctx, 2*time.Millisecond) != nil {
+		if time.Now().After(until) || target.Sleep(ctx, 2*time.Millisecond) != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// record begins to record how long they take; what it returns ends that.
+// record starts to record durations; the function it returns stops and returns them.
 func (b *broadcasts) record() func() *measure.Histogram {
 	l := &latencies{h: measure.NewHistogram()}
 	b.took.Store(l)

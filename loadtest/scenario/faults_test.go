@@ -22,8 +22,8 @@ import (
 	"herald/notify"
 )
 
-// fakeGateway keeps the contract as far as scenarios need it, but for its faults.
-// Its users have one socket each.
+// fakeGateway implements the part of the gateway's protocol that scenarios use, with
+// faults. Its users have one socket each.
 type fakeGateway struct {
 	faults
 	mu       sync.Mutex
@@ -32,19 +32,19 @@ type fakeGateway struct {
 	n        int                  // notifications so far; guarded by mu
 }
 
-// faults happen to one notification in every so many; 0: to none.
+// faults happen to every n-th notification; 0: never.
 type faults struct {
 	drop, twice, swap int
-	busy              int           // answered with 503
-	stall             time.Duration // before this one notification is answered
+	busy              int           // response 503
+	stall             time.Duration // delay of the response to notification stallAt
 	stallAt           int
 }
 
 type fakeUser struct {
-	socket net.Conn
-	last   notify.ID
-	log    []string // frames
-	held   string   // a frame that waits to be swapped with the next one
+	socket  net.Conn
+	last    notify.ID
+	log     []string // frames
+	swapped string   // a frame to send after the next one
 }
 
 func startFake(t *testing.T, f faults) *target.Server {
@@ -174,8 +174,8 @@ func (g *fakeGateway) publish(one fakeNotification) (status int, stall time.Dura
 	u.log = append(u.log, frame)
 	switch {
 	case every(g.n, g.drop):
-	case every(g.n, g.swap) && u.held == "":
-		u.held = frame
+	case every(g.n, g.swap) && u.swapped == "":
+		u.swapped = frame
 		return http.StatusOK, stall
 	default:
 		u.write(frame)
@@ -183,19 +183,20 @@ func (g *fakeGateway) publish(one fakeNotification) (status int, stall time.Dura
 	if every(g.n, g.twice) {
 		u.write(frame)
 	}
-	if u.held != "" {
-		u.write(u.held)
-		u.held = ""
+	if u.swapped != "" {
+		u.write(u.swapped)
+		u.swapped = ""
 	}
 	return http.StatusOK, stall
 }
 
-func play(t *testing.T, s *target.Server, scenario func(context.Context, *Stage, Options) (*measure.Run, error), o Options) *measure.Run {
+func measureFake(t *testing.T, s *target.Server, scenario func(context.Context, *Env, Options) (*measure.Run, error), o Options) *measure.Run {
 	t.Helper()
-	st, err := NewStage(s, 1, func(string, time.Duration) {})
+	st, err := NewEnv(s, 1, func(string, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
+	st.patience = 500 * time.Millisecond
 	defer st.Close()
 	run, err := scenario(t.Context(), st, o)
 	if err != nil {
@@ -213,19 +214,18 @@ func number(t *testing.T, run *measure.Run, name string) float64 {
 	return m.Value
 }
 
-// What a server does wrong is told, each by its name, and what it does right is
-// not.
-func TestFaultsAreTold(t *testing.T) {
+// Each fault of a server shows in its own metric, and in no other.
+func TestFaultsAreReported(t *testing.T) {
 	o := Options{Users: 10, Publishers: 4, Message: 100, WarmUp: 20 * time.Millisecond, Duration: 500 * time.Millisecond, Rate: 400, Churn: 0}
 	ordered := o
 	ordered.Publishers = 1
 	for _, c := range []struct {
 		name     string
 		faults   faults
-		scenario func(context.Context, *Stage, Options) (*measure.Run, error)
+		scenario func(context.Context, *Env, Options) (*measure.Run, error)
 		o        Options
-		told     []string
-		asked    []string
+		faulty   []string // metrics above zero
+		checked  []string
 	}{
 		{"sound, publish", faults{}, Publish, o, nil, []string{Lost, Duplicates, Errors}},
 		{"sound, one publisher", faults{}, Publish, ordered, nil, []string{Lost, Duplicates, Errors, Disorder}},
@@ -240,32 +240,33 @@ func TestFaultsAreTold(t *testing.T) {
 		{"refuses", faults{busy: 50}, Publish, o, []string{Errors}, []string{Lost, Duplicates, Errors}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := play(t, startFake(t, c.faults), c.scenario, c.o)
-			told := map[string]bool{}
-			for _, name := range c.told {
-				told[name] = true
+			t.Parallel()
+			run := measureFake(t, startFake(t, c.faults), c.scenario, c.o)
+			faulty := map[string]bool{}
+			for _, name := range c.faulty {
+				faulty[name] = true
 			}
-			for _, name := range c.asked {
-				if n := number(t, run, name); (n > 0) != told[name] {
+			for _, name := range c.checked {
+				if n := number(t, run, name); (n > 0) != faulty[name] {
 					t.Errorf("%s: %v", name, n)
 				}
 			}
-			if len(run.Notes) == 0 && len(c.told) > 0 {
-				t.Error("nothing is said in words")
+			if len(run.Notes) == 0 && len(c.faulty) > 0 {
+				t.Error("no note reports the fault")
 			}
 		})
 	}
 }
 
-// A stall is charged to everyone who had to wait for it, also if the schedule
-// ends meanwhile; what could never be sent counts as failed.
-func TestAStallIsCharged(t *testing.T) {
+// A stall counts in the latency of every request that waited for it, also if the
+// schedule ends during the stall.
+func TestAStallCountsInTheLatencies(t *testing.T) {
 	o := Options{Users: 10, Publishers: 1, Message: 100, WarmUp: 20 * time.Millisecond, Duration: 500 * time.Millisecond, Rate: 400}
 	const stall = 400 * time.Millisecond
-	// Of 200 messages 160 are due during the stall, or wait behind one that is.
+	// 160 of 200 messages are due during the stall, or wait behind one that is.
 	for name, at := range map[string]int{"in the middle": 8 + 20, "at the end": 8 + 160} {
-		run := play(t, startFake(t, faults{stallAt: at, stall: stall}), Publish, o)
-		if p90 := number(t, run, Answer+" p90"); p90 < stall.Seconds()/5 {
+		run := measureFake(t, startFake(t, faults{stallAt: at, stall: stall}), Publish, o)
+		if p90 := number(t, run, Response+" p90"); p90 < stall.Seconds()/5 {
 			t.Errorf("%s: p90 %v", name, p90)
 		}
 		if n := number(t, run, Errors); n != 0 {

@@ -7,21 +7,22 @@ import (
 	"fmt"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
+	"herald/loadtest/target"
 )
 
-// Idle opens many sockets, sends each one message and takes one from it, and
-// then does nothing but answer pings.
-func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+// Idle opens many sockets, exchanges one message in each direction on each, and then
+// only answers pings.
+func Idle(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
 	run := &measure.Run{}
 	if err := st.prepare(ctx, users(o.Connections)); err != nil {
 		return nil, err
 	}
-	if err := st.beforeIdle(ctx, o); err != nil {
+	if err := st.warmUpServer(ctx, o); err != nil {
 		return nil, err
 	}
-	c, err := st.crowd(crowd.Options{})
+	c, err := st.clients(clients.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -32,11 +33,11 @@ func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 		return nil, fmt.Errorf("the server's memory: %w", err)
 	}
 	run.Memory = append(run.Memory, measure.Step{RSS: float64(base.RSS)})
-	if err := st.growing(ctx, run, c, o); err != nil {
+	if err := st.connectInSteps(ctx, run, c, o); err != nil {
 		return nil, err
 	}
-	acc := newAccount(c)
-	a, err := st.useOnce(ctx, c, o.Connections, o)
+	snap := st.snapshot(c)
+	a, err := st.exchangeOnce(ctx, c, o.Connections, o)
 	if err != nil {
 		return nil, err
 	}
@@ -44,44 +45,44 @@ func Idle(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 		return nil, err
 	}
 	failures(run, a)
-	acc.close(run, int64(a.OK))
+	snap.close(run, int64(a.OK))
 	if now := st.receiver().Goroutines(ctx); now > 0 {
 		run.Add("goroutines per connection", measure.Plain, float64(now-goroutines)/float64(o.Connections))
 	}
-	return run, st.weigh(run, base, o.Connections)
+	return run, st.addMemory(run, base, o.Connections)
 }
 
-// beforeIdle makes the server do once what it will do, so that its first-time
-// memory is not put down to the connections.
-func (st *Stage) beforeIdle(ctx context.Context, o Options) error {
-	c, err := st.crowd(crowd.Options{})
+// warmUpServer exercises the server once, so that its one-time allocations do not
+// count as memory of connections.
+func (st *Env) warmUpServer(ctx context.Context, o Options) error {
+	c, err := st.clients(clients.Options{})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	st.tell("warming up", 2*time.Second)
+	st.phase("warming up", 2*time.Second)
 	few := min(o.Connections, 20)
-	if a := c.Connect(ctx, crowd.Arrivals{Users: users(few)}); a.Failed > 0 {
+	if a := c.Connect(ctx, clients.ConnectPlan{Users: users(few)}); a.Failed > 0 {
 		return fmt.Errorf("connect: %w", a.Err)
 	}
-	if _, err := st.useOnce(ctx, c, few, o); err != nil {
+	if _, err := st.exchangeOnce(ctx, c, few, o); err != nil {
 		return err
 	}
 	c.Close()
-	return pause(ctx, time.Second)
+	return target.Sleep(ctx, time.Second)
 }
 
-// growing connects everyone in ten steps and weighs the server after each.
-func (st *Stage) growing(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Options) error {
+// connectInSteps opens all sockets in ten steps and samples the memory after each.
+func (st *Env) connectInSteps(ctx context.Context, run *measure.Run, c *clients.Set, o Options) error {
 	all := users(o.Connections)
 	const steps = 10
-	st.tell(fmt.Sprintf("connecting %d sockets", len(all)), time.Duration(len(all))*300*time.Microsecond)
+	st.phase(fmt.Sprintf("connecting %d sockets", len(all)), time.Duration(len(all))*300*time.Microsecond)
 	for i := range steps {
 		part := all[len(all)*i/steps : len(all)*(i+1)/steps]
-		if a := c.Connect(ctx, crowd.Arrivals{Users: part, Abreast: o.Abreast}); a.Failed > 0 {
+		if a := c.Connect(ctx, clients.ConnectPlan{Users: part, Concurrency: o.Concurrency}); a.Failed > 0 {
 			return fmt.Errorf("connect: %d sockets: %w", a.Failed, a.Err)
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := target.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 		m, err := measure.MemoryOf(st.processes().Server)
@@ -93,34 +94,34 @@ func (st *Stage) growing(ctx context.Context, run *measure.Run, c *crowd.Crowd, 
 	return nil
 }
 
-// useOnce sends every socket of the first n users a message and has every
-// socket send one, and waits for those that were accepted.
-func (st *Stage) useOnce(ctx context.Context, c *crowd.Crowd, n int, o Options) (crowd.Answers, error) {
-	if text := st.receiver().Say(); text != nil {
-		c.Say(text)
+// exchangeOnce publishes one message to each of the first n users, sends one text on
+// every socket, and waits for the accepted messages.
+func (st *Env) exchangeOnce(ctx context.Context, c *clients.Set, n int, o Options) (clients.Answers, error) {
+	if text := st.receiver().SendText(); text != nil {
+		c.SendText(text)
 	}
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
-		return crowd.Answers{}, err
+		return clients.Answers{}, err
 	}
 	defer caller.Close()
-	st.tell("one message for each", st.receiver().Settles()+time.Duration(n)*200*time.Microsecond)
-	if err := pause(ctx, st.receiver().Settles()); err != nil {
-		return crowd.Answers{}, err
+	st.phase("one message per socket", st.receiver().ReadyDelay()+time.Duration(n)*200*time.Microsecond)
+	if err := target.Sleep(ctx, st.receiver().ReadyDelay()); err != nil {
+		return clients.Answers{}, err
 	}
 	next := -1
 	before := c.Received()
-	a := caller.Do(ctx, crowd.Work{Count: n, Request: st.publication(o.Message, func() int { next++; return next })})
+	a := caller.Do(ctx, clients.Work{Count: n, Request: st.publication(o.Message, func() int { next++; return next })})
 	if a.OK == 0 {
 		return a, fmt.Errorf("publish: %w", a.Err)
 	}
-	c.AwaitReceived(ctx, before+int64(a.OK), 2*time.Second)
+	c.AwaitReceived(ctx, before+int64(a.OK), st.patience)
 	return a, nil
 }
 
-// hold does nothing for a while, and measures what that costs the server.
-func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Options) error {
-	if err := pause(ctx, min(2*time.Second, o.Duration)); err != nil {
+// hold keeps the sockets idle and measures the CPU of the server.
+func (st *Env) hold(ctx context.Context, run *measure.Run, c *clients.Set, o Options) error {
+	if err := target.Sleep(ctx, min(2*time.Second, o.Duration)); err != nil {
 		return err
 	}
 	if o.Hold != nil {
@@ -128,12 +129,12 @@ func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o O
 			return err
 		}
 	}
-	st.tell("idle", o.Duration)
+	st.phase("idle", o.Duration)
 	p := st.processes()
 	samples := p.Watch(st.interval(o.Duration), func() measure.Counts { return measure.Counts{Connections: c.Open()} })
 	stop, err := p.Start()
 	if err == nil {
-		err = pause(ctx, o.Duration)
+		err = target.Sleep(ctx, o.Duration)
 	}
 	run.Timeline = samples()
 	if err != nil {
@@ -141,7 +142,7 @@ func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o O
 	}
 	u, err := stop()
 	if err != nil {
-		return fmt.Errorf("the server's cost: %w", err)
+		return fmt.Errorf("the server's CPU: %w", err)
 	}
 	if len(p.Server) > 0 {
 		run.Add(CPUPerIdle, measure.Seconds, u.Server.Total.Seconds()/u.Wall.Seconds()/float64(o.Connections))
@@ -150,10 +151,10 @@ func (st *Stage) hold(ctx context.Context, run *measure.Run, c *crowd.Crowd, o O
 	return nil
 }
 
-// weigh is the server's memory at the end, by connection.
-func (st *Stage) weigh(run *measure.Run, base measure.Memory, n int) error {
+// addMemory adds the memory of the server per connection.
+func (st *Env) addMemory(run *measure.Run, base measure.Memory, n int) error {
 	if len(st.processes().Server) == 0 {
-		run.Note("The server's memory and processor time are not known: that takes its --pid.")
+		run.Note("Memory and CPU of the server are unknown without --pid.")
 		return nil
 	}
 	m, err := measure.MemoryOf(st.processes().Server)
@@ -165,9 +166,9 @@ func (st *Stage) weigh(run *measure.Run, base measure.Memory, n int) error {
 		run.Add(RSSPerConn, measure.Bytes, float64(m.RSS-base.RSS)/float64(n))
 		run.Add("pss per connection", measure.Bytes, float64(m.PSS-base.PSS)/float64(n))
 	} else {
-		run.Note("The server's memory shrank while connections were opened: too few to say what one takes.")
+		run.Note("The memory of the server shrank while connections were opened: too few connections to measure.")
 	}
-	run.Add("rss at first", measure.Bytes, float64(base.RSS))
+	run.Add("rss at the start", measure.Bytes, float64(base.RSS))
 	run.Add("rss", measure.Bytes, float64(m.RSS))
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"herald/loadtest/measure"
 )
 
-// latencies is a histogram for several threads and few events.
+// latencies is a histogram for concurrent use, for rare events.
 type latencies struct {
 	mu sync.Mutex
 	h  *measure.Histogram // guarded by mu
@@ -21,7 +21,7 @@ func (l *latencies) add(d time.Duration) {
 	l.h.Record(d)
 }
 
-// take returns what was recorded; nothing is from then on.
+// take returns the recorded latencies and starts an empty histogram.
 func (l *latencies) take() *measure.Histogram {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,16 +9,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
 	"herald/loadtest/target"
 	"herald/loadtest/wire"
 )
 
-// Mix is a day in small: publishing to one user and in batches, clients that
-// talk, sockets that are lost and come back for what they missed.
-func Mix(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
-	c, err := st.open(ctx, crowd.Options{Ids: true}, users(o.Users))
+// Mix combines single notifications, batches, clients that send texts, and sockets
+// that drop and resume.
+func Mix(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
+	c, err := st.open(ctx, clients.Options{Ids: true}, users(o.Users))
 	if err != nil {
 		return nil, err
 	}
@@ -27,46 +27,46 @@ func Mix(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	return run, st.mix(ctx, run, c, o)
 }
 
-// Of every so many requests one is a batch, of so many notifications.
+// One in batchEvery requests is a batch of batchSize notifications.
 const (
 	batchEvery = 20
 	batchSize  = 10
 )
 
-func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Options) error {
+func (st *Env) mix(ctx context.Context, run *measure.Run, c *clients.Set, o Options) error {
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
 		return err
 	}
 	defer caller.Close()
-	m := &mixed{stage: st, crowd: c, o: o}
+	m := &mixed{stage: st, set: c, o: o}
 	m.churn.latency = &latencies{h: measure.NewHistogram()}
-	work := crowd.Work{Request: m.requests(), Answer: m.answered, Pace: measure.Pace{PerSecond: o.Rate}, For: o.WarmUp}
-	st.tell("warming up", o.WarmUp)
+	work := clients.Work{Request: m.requests(), Answer: m.answered, Schedule: measure.Schedule{PerSecond: o.Rate}, For: o.WarmUp}
+	st.phase("warming up", o.WarmUp)
 	before := c.Received()
 	if a := caller.Do(ctx, work); a.OK == 0 {
 		return fmt.Errorf("nothing could be published: %w", a.Err)
 	}
-	c.AwaitReceived(ctx, before+m.accepted.Load(), time.Second)
+	c.AwaitReceived(ctx, before+m.accepted.Load(), st.patience)
 
-	st.tell(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
+	st.phase(fmt.Sprintf("%.0f requests and %.0f reconnects a second", o.Rate, o.Churn), o.Duration)
 	ob, err := st.observe(st.interval(o.Duration), withGoroutines(ctx, st.receiver(), counts(c, caller)))
 	if err != nil {
 		return err
 	}
 	m.accepted.Store(0)
-	acc := newAccount(c)
+	snap := st.snapshot(c)
 	recorded := c.Record()
 	stop := m.startChurn(ctx)
 	work.For = o.Duration
 	a := caller.Do(ctx, work)
 	stop()
-	got := acc.await(ctx, m.accepted.Load(), 2*time.Second)
-	answered(run, a, recorded())
+	got := snap.await(ctx, m.accepted.Load())
+	addResponses(run, a, recorded())
 	run.Latency(Connecting, m.churn.latency.take())
 	err = ob.end(run, perMessage, got)
-	acc.close(run, m.accepted.Load())
-	acc.order(run)
+	snap.close(run, m.accepted.Load())
+	snap.order(run)
 	run.Add("reconnects", measure.Plain, float64(m.churn.opened))
 	run.Add("reconnects that failed", measure.Plain, float64(m.churn.failed))
 	if m.churn.failed > 0 {
@@ -75,7 +75,8 @@ func (st *Stage) mix(ctx context.Context, run *measure.Run, c *crowd.Crowd, o Op
 	return err
 }
 
-// withGoroutines asks the server for them, once a second at most: it costs it something.
+// withGoroutines adds the number of goroutines, read at most once per second because
+// reading costs the server CPU.
 func withGoroutines(ctx context.Context, s *target.Server, counts func() measure.Counts) func() measure.Counts {
 	var asked time.Time
 	var goroutines int64
@@ -89,13 +90,13 @@ func withGoroutines(ctx context.Context, s *target.Server, counts func() measure
 	}
 }
 
-// mixed is a mix under way.
+// mixed is a mix in progress.
 type mixed struct {
-	stage    *Stage
-	crowd    *crowd.Crowd
+	stage    *Env
+	set      *clients.Set
 	o        Options
-	accepted atomic.Int64 // notifications that were answered with 2xx
-	batch    int          // notifications in one; 0: the server has none
+	accepted atomic.Int64 // notifications accepted by the server
+	batch    int          // notifications per batch; 0: the server has no batches
 
 	churn struct { // owned by the goroutine that startChurn starts, until stop returns
 		opened, failed int
@@ -104,7 +105,7 @@ type mixed struct {
 	}
 }
 
-// requests are single notifications, and batches where the server has them.
+// requests returns single notifications, and batches if the server supports them.
 func (m *mixed) requests() func([]byte, int, time.Duration) []byte {
 	server := m.stage.Server
 	anyone := m.stage.anyOf(m.o.Users)
@@ -137,9 +138,9 @@ func (m *mixed) answered(i int, r wire.Response) {
 	}
 }
 
-// startChurn drops sockets and lets them come back, up to ten times a second: as
-// many as are due by then, so that a slow server does not see fewer. As many
-// others say something each time. stop waits until all are back.
+// startChurn drops and reconnects the sockets that are due, ten times per second, so
+// that a slow server does not get fewer. As many sockets send a text each time.
+// stop waits for the last reconnects.
 func (m *mixed) startChurn(ctx context.Context) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -156,29 +157,29 @@ func (m *mixed) startChurn(ctx context.Context) (stop func()) {
 			case <-t.C:
 			}
 			due := int(m.o.Churn * time.Since(began).Seconds())
-			m.turn(ctx, due-dropped)
+			m.reconnect(ctx, due-dropped)
 			dropped = due
 		}
 	}()
 	return func() { close(quit); <-done }
 }
 
-// turn lets n sockets reconnect; one that cannot is not tried again.
-func (m *mixed) turn(ctx context.Context, n int) {
+// reconnect drops n sockets and reconnects them once, without retries.
+func (m *mixed) reconnect(ctx context.Context, n int) {
 	if n == 0 {
 		return
 	}
-	if text := m.stage.receiver().Say(); text != nil {
-		m.crowd.Some(n, func(s *crowd.Socket) { s.Say(text) })
+	if text := m.stage.receiver().SendText(); text != nil {
+		m.set.Some(n, func(s *clients.Socket) { s.SendText(text) })
 	}
 	since := map[int]int64{}
 	var list []int
-	m.crowd.Some(n, func(s *crowd.Socket) {
+	m.set.Some(n, func(s *clients.Socket) {
 		since[s.User] = int64(s.Last)
 		list = append(list, s.User)
 		s.Drop()
 	})
-	a := m.crowd.Connect(ctx, crowd.Arrivals{Users: list, Since: func(user int) int64 { return since[user] }, Timeout: 10 * time.Second})
+	a := m.set.Connect(ctx, clients.ConnectPlan{Users: list, Since: func(user int) int64 { return since[user] }, Timeout: 10 * time.Second})
 	m.churn.opened += a.Opened
 	m.churn.failed += a.Failed
 	if m.churn.err == nil {

@@ -8,48 +8,48 @@ import (
 	"slices"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
 )
 
-// The names of the numbers that thresholds and tables look for.
+// Names of the metrics that thresholds and tables use.
 const (
-	Rate          = "rate"            // deliveries or connects a second
-	CPUPerMessage = "cpu per message" // of the server, for each delivery
+	Rate          = "rate"            // deliveries or connects per second
+	CPUPerMessage = "cpu per message" // of the server, per delivery
 	RedisPerMsg   = "redis cpu per message"
 	CPUPerConnect = "cpu per connect"
 	RedisPerConn  = "redis cpu per connect"
 	RSSPerConn    = "rss per connection"
-	CPUPerIdle    = "cpu per idle connection" // seconds a second
+	CPUPerIdle    = "cpu per idle connection" // seconds per second
 	Lost          = "lost"                    // messages
-	Errors        = "errors"                  // requests and connects that failed
-	Duplicates    = "duplicates"              // messages that came again
-	Disorder      = "out of order"            // messages that did not follow the one before
-	Delivery      = "delivery"                // latency until a socket has it
-	Answer        = "answer"                  // latency of the publisher's answer
+	Errors        = "errors"                  // failed requests and connects
+	Duplicates    = "duplicates"              // messages that arrived again
+	Disorder      = "out of order"            // messages that arrived out of order
+	Delivery      = "delivery"                // latency until a socket has the message
+	Response      = "response"                // latency of the response to a publish
 	Connecting    = "connect"                 // latency until a socket is open
 	SocketsLost   = "sockets lost"
 	RSSGrowth     = "rss growth"
 	GoroutineRise = "goroutine growth"
 	FileGrowth    = "descriptor growth"
 	WritePerFrame = "cpu per raw write"
-	BroadcastTook = "broadcast" // latency until the last socket has it
+	BroadcastTook = "broadcast" // latency until the last socket has the message
 	CaughtUp      = "caught up after"
 	BackAfter     = "all back after"
-	SlowEnded     = "slow sockets ended"
+	SlowClosed    = "slow sockets closed"
 )
 
-// observation measures one phase.
+// observation measures the cost of one phase.
 type observation struct {
-	stage   *Stage
+	stage   *Env
 	usage   func() (measure.Usage, error)
 	samples func() []measure.Sample
 	loads   []loop.Load
 }
 
-// observe begins to measure the receiving server, Redis and this process.
-func (st *Stage) observe(every time.Duration, counts func() measure.Counts) (*observation, error) {
+// observe starts to measure the delivering server, Redis and this process.
+func (st *Env) observe(every time.Duration, counts func() measure.Counts) (*observation, error) {
 	p := st.processes()
 	o := &observation{stage: st}
 	for _, l := range st.loops() {
@@ -64,30 +64,30 @@ func (st *Stage) observe(every time.Duration, counts func() measure.Counts) (*ob
 	return o, nil
 }
 
-// processes are those of the receiving server; one that only publishes is among
-// the others.
-func (st *Stage) processes() measure.Processes {
+// processes returns those of the delivering server. A server that only publishes
+// counts under Others.
+func (st *Env) processes() measure.Processes {
 	p := st.receiver().Processes
-	if st.Server.Delivers != nil {
+	if st.Server.DeliveryNode != nil {
 		p.Others = slices.Clone(st.Server.Processes.Server)
 	}
 	if st.confined != nil {
-		p.Others = append(p.Others, st.confined.Idler)
+		p.Others = append(p.Others, st.confined.Spinner)
 	}
 	return p
 }
 
-// cores are how many processors there are for all of this.
-func (st *Stage) cores() int {
+// cores returns the number of CPUs that all processes share.
+func (st *Env) cores() int {
 	if st.confined != nil {
 		return 1
 	}
 	return runtime.NumCPU()
 }
 
-func (st *Stage) loops() []*loop.Loop { return append([]*loop.Loop{st.sender}, st.readers...) }
+func (st *Env) loops() []*loop.Loop { return append([]*loop.Loop{st.sender}, st.readers...) }
 
-// cost names what an event costs whom.
+// cost names the metrics of the CPU per event.
 type cost struct{ server, redis string }
 
 var (
@@ -95,7 +95,7 @@ var (
 	perConnect = cost{CPUPerConnect, RedisPerConn}
 )
 
-// end fills the run with what was measured, for that many events.
+// end stops the observation and adds its metrics, for that number of events.
 func (o *observation) end(run *measure.Run, c cost, events int64) error {
 	u, err := o.usage()
 	run.Timeline = append(run.Timeline, o.samples()...)
@@ -118,7 +118,7 @@ func (o *observation) end(run *measure.Run, c cost, events int64) error {
 	if len(p.Redis) > 0 {
 		run.Add("redis cpu", measure.Cores, u.Redis.Total.Seconds()/s)
 	}
-	o.judge(run, u)
+	o.addNotes(run, u)
 	return nil
 }
 
@@ -129,57 +129,57 @@ func share(part, of time.Duration) float64 {
 	return float64(part) / float64(of)
 }
 
-// When the load generator, the machine or its other users are said to have been
-// in the way.
+// Limits above which a note says that the load generator, the machine or other
+// programs limited the result.
 const (
 	saturated = 0.9  // of a thread, or of all cores
 	disturbed = 0.15 // cores
 )
 
-// judge says in plain words whether the load generator was in the way, or
-// something else that the server is not to blame for.
-func (o *observation) judge(run *measure.Run, u measure.Usage) {
+// addNotes adds a note if the load generator or something else that is not the
+// server limited the result.
+func (o *observation) addNotes(run *measure.Run, u measure.Usage) {
 	computed, busy := 0.0, 0.0
 	for i, l := range o.stage.loops() {
 		load := l.Load().Minus(o.loads[i])
 		computed, busy = max(computed, share(load.CPU, load.Of)), max(busy, share(load.Busy, load.Of))
 	}
 	wall := u.Wall.Seconds()
-	own, strangers := u.Own.Total.Seconds()/wall, u.Strangers.Seconds()/wall
+	own, others := u.Own.Total.Seconds()/wall, u.OtherPrograms.Seconds()/wall
 	run.Add("load generator cpu", measure.Cores, own)
 	run.Add("load generator's busiest thread", measure.Share, busy)
-	run.Add("other programs' cpu", measure.Cores, strangers)
+	run.Add("other programs' cpu", measure.Cores, others)
 	switch {
 	case computed >= saturated:
-		run.Note("The load generator was the bottleneck: its busiest thread computed all the time. The server may do better than this says; try more --loops.")
+		run.Note("The load generator was the bottleneck: its busiest thread computed all the time. The server may be faster than measured; try more --loops.")
 	case busy >= saturated:
-		run.Note("The load generator was the bottleneck: its busiest thread always had something to do, and waited for a core to do it. The server may do better than this says.")
+		run.Note("The load generator was the bottleneck: its busiest thread always had work, and waited for a core. The server may be faster than measured.")
 	}
 	if !o.local() {
 		return
 	}
-	if strangers >= disturbed {
-		run.Note("Other programs were using this machine: the server would do better alone.")
+	if others >= disturbed {
+		run.Note("Other programs were using this machine: the server would be faster without them.")
 	}
 	ours := own + (u.Server.Total+u.Redis.Total).Seconds()/wall
-	if ours+strangers >= saturated*float64(o.stage.cores()) {
-		run.Note("All cores were in use, some by the load generator: the server would do better with a machine of its own.")
+	if ours+others >= saturated*float64(o.stage.cores()) {
+		run.Note("All cores were in use, some by the load generator: the server would be faster on a separate machine.")
 	}
 }
 
-// local reports whether the server is on this machine, as far as is known.
+// local reports whether the server is known to run on this machine.
 func (o *observation) local() bool { return len(o.stage.processes().Server) > 0 }
 
-// slip adds how late messages were sent, and says so if that shows in what was
-// measured.
-func slip(run *measure.Run, a crowd.Answers) {
-	if a.Slip.Count() == 0 {
+// addSendDelay adds the delay of the load generator itself, and a note if it
+// affects the latencies.
+func addSendDelay(run *measure.Run, a clients.Answers) {
+	if a.SendDelay.Count() == 0 {
 		return
 	}
-	p99 := a.Slip.Quantile(0.99)
+	p99 := a.SendDelay.Quantile(0.99)
 	run.Add("sent late p99", measure.Seconds, p99.Seconds())
 	measured, ok := run.Get(Delivery + " p99")
 	if ok && p99 > 500*time.Microsecond && p99.Seconds() > measured.Value/4 {
-		run.Note("The load generator was late: one message in a hundred was sent %s or more after it was due. Latencies include that; the server may do better than they say.", measure.Seconds.Format(p99.Seconds()))
+		run.Note("The load generator was late: one message in a hundred was sent %s or more after it was due. Latencies include that delay; the server may be faster than measured.", measure.Seconds.Format(p99.Seconds()))
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
 	"herald/loadtest/target"
@@ -19,18 +19,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Broadcasts end with their last socket, whichever threads deliver, and only
-// once.
+// A broadcast ends once, when its last socket is reached, on any thread.
 func TestBroadcasts(t *testing.T) {
 	const sockets = 1000
 	b := newBroadcasts(sockets)
 	taken := b.record()
-	for round := range int64(3 * flights) {
-		if !b.room(1) {
-			t.Fatal("no room")
+	for round := range int64(3 * maxSlots) {
+		if !b.admits(1) {
+			t.Fatal("no broadcast is admitted")
 		}
 		n := b.begin(loop.Now())
-		if n != round || b.room(1) {
+		if n != round || b.admits(1) {
 			t.Fatalf("number %d in round %d, %d open", n, round, b.open())
 		}
 		var all sync.WaitGroup
@@ -42,29 +41,29 @@ func TestBroadcasts(t *testing.T) {
 			})
 		}
 		all.Wait()
-		b.delivered(nil, wire.Stamp{Number: uint32(n)}) // one too many
+		b.delivered(nil, wire.Stamp{Number: uint32(n)}) // a duplicate
 		if b.open() != 0 {
 			t.Fatalf("%d open after round %d", b.open(), round)
 		}
 	}
-	if got := taken().Count(); got != 3*flights {
+	if got := taken().Count(); got != 3*maxSlots {
 		t.Errorf("%d latencies", got)
 	}
 }
 
-func TestBroadcastsThatFailAreGivenUp(t *testing.T) {
+func TestBroadcastsThatFailAreAbandoned(t *testing.T) {
 	b := newBroadcasts(2)
 	n := b.begin(loop.Now())
 	b.delivered(nil, wire.Stamp{Number: uint32(n)})
-	b.giveUp(n)
-	b.giveUp(n)
+	b.abandon(n)
+	b.abandon(n)
 	b.delivered(nil, wire.Stamp{Number: uint32(n)}) // late
 	if b.open() != 0 || !b.await(t.Context(), 0) {
 		t.Errorf("%d open", b.open())
 	}
-	b.begin(loop.Now() - 2*givingUp) // nothing happens with this one
-	if b.room(1); !b.room(1) {
-		t.Error("a broadcast that never arrives stops all others")
+	b.begin(loop.Now() - 2*abandonAfter) // never delivered
+	if b.admits(1); !b.admits(1) {
+		t.Error("a broadcast that never arrives blocks the others")
 	}
 }
 
@@ -73,7 +72,7 @@ func TestGrowth(t *testing.T) {
 	for i := range flat {
 		flat[i].RSS, steep[i].RSS = 100, 100+float64(i)
 	}
-	flat[0].RSS, flat[99].RSS = 1, 1e9 // a start, and a spike
+	flat[0].RSS, flat[99].RSS = 1, 1e9 // the start, and a spike
 	rss := func(s measure.Sample) float64 { return s.RSS }
 	if g, ok := growth(flat, rss); g != 0 || !ok {
 		t.Errorf("flat: %v, %t", g, ok)
@@ -81,14 +80,14 @@ func TestGrowth(t *testing.T) {
 	if g, ok := growth(steep, rss); g < 0.3 || g > 0.4 || !ok {
 		t.Errorf("steep: %v, %t", g, ok)
 	}
-	for name, samples := range map[string][]measure.Sample{"nothing": nil, "a few": steep[:7], "what is not known": make([]measure.Sample, 100)} {
+	for name, samples := range map[string][]measure.Sample{"nothing": nil, "a few": steep[:7], "unknown": make([]measure.Sample, 100)} {
 		if g, ok := growth(samples, rss); ok {
 			t.Errorf("%s: %v", name, g)
 		}
 	}
 }
 
-func TestSlipIsSaidWhereItMatters(t *testing.T) {
+func TestASendDelayIsReportedWhereItMatters(t *testing.T) {
 	for _, c := range []struct {
 		late, latency time.Duration
 		said          int
@@ -97,16 +96,16 @@ func TestSlipIsSaidWhereItMatters(t *testing.T) {
 		h.Record(c.latency)
 		s.Record(c.late)
 		run.Latency(Delivery, h)
-		slip(run, crowd.Answers{Slip: s})
+		addSendDelay(run, clients.Answers{SendDelay: s})
 		if len(run.Notes) != c.said {
 			t.Errorf("%v late of %v: %q", c.late, c.latency, run.Notes)
 		}
 	}
 }
 
-// The load generator says so when it is the bottleneck, and only then.
-func TestABusyLoadGeneratorSaysSo(t *testing.T) {
-	st, err := NewStage(&target.Server{}, 1, func(string, time.Duration) {})
+// A note reports a load generator that is the bottleneck, and only then.
+func TestABusyLoadGeneratorIsReported(t *testing.T) {
+	st, err := NewEnv(&target.Server{}, 1, func(string, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,17 +117,17 @@ func TestABusyLoadGeneratorSaysSo(t *testing.T) {
 		}
 		if busy {
 			st.readers[0].Call(func() {
-				for until := loop.Now() + time.Second; loop.Now() < until; {
+				for until := loop.Now() + 300*time.Millisecond; loop.Now() < until; {
 				}
 			})
 		} else {
-			time.Sleep(200 * time.Millisecond) // it has nothing to do
+			time.Sleep(100 * time.Millisecond) // idle
 		}
 		run := &measure.Run{}
 		if err := ob.end(run, perMessage, 1); err != nil {
 			t.Fatal(err)
 		}
-		if said := strings.Contains(strings.Join(run.Notes, " "), "The load generator was the bottleneck"); said != busy {
+		if reported := strings.Contains(strings.Join(run.Notes, " "), "The load generator was the bottleneck"); reported != busy {
 			t.Errorf("busy %t: %q", busy, run.Notes)
 		}
 	}

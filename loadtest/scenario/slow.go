@@ -9,37 +9,37 @@ import (
 	"slices"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
 )
 
-// receiveBuffer is what a slow socket's kernel takes, in bytes: little, so that
-// what is not read is soon the server's problem.
+// receiveBuffer is SO_RCVBUF of a slow socket in bytes: small, so that unread
+// messages soon queue up in the server.
 const receiveBuffer = 4 << 10
 
-// Slow gives some users a second socket that stops reading. The others must not
-// notice; the slow ones must be ended before they fill the server's memory, and
-// must miss nothing when they come back.
-func Slow(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
+// Slow gives some users a second socket that stops reading. The other sockets must
+// not be affected. The server must close the slow ones before they fill its memory,
+// and they must miss nothing after they resume.
+func Slow(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
 	o.Slow = min(o.Slow, o.Users)
-	fast, err := st.open(ctx, crowd.Options{}, users(o.Users))
+	fast, err := st.open(ctx, clients.Options{}, users(o.Users))
 	if err != nil {
 		return nil, err
 	}
 	defer fast.Close()
-	slow, err := st.open(ctx, crowd.Options{Ids: true, ReceiveBuffer: receiveBuffer}, users(o.Slow))
+	slow, err := st.open(ctx, clients.Options{Ids: true, ReceiveBuffer: receiveBuffer}, users(o.Slow))
 	if err != nil {
 		return nil, err
 	}
 	defer slow.Close()
 
-	// How it is while everyone reads, to compare with.
-	calm, err := st.toEither(ctx, fast, slow, o, o.Duration/4)
+	// The reference, while all sockets read.
+	calm, err := st.publishToBoth(ctx, fast, slow, o, o.Duration/4)
 	if err != nil {
 		return nil, err
 	}
-	slow.Each((*crowd.Socket).Pause)
-	run, err := st.toEither(ctx, fast, slow, o, o.Duration)
+	slow.Each((*clients.Socket).Pause)
+	run, err := st.publishToBoth(ctx, fast, slow, o, o.Duration)
 	if err != nil {
 		return nil, err
 	}
@@ -50,30 +50,30 @@ func Slow(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	}
 	expected, _ := run.Get(toSlow)
 	before, _ := calm.Get(toSlow)
-	return run, st.readAgain(ctx, run, slow, int64(before.Value+expected.Value))
+	return run, st.resumeReading(ctx, run, slow, int64(before.Value+expected.Value))
 }
 
-// toSlow is how many messages were for users with a slow socket.
+// toSlow is the number of messages for users with a slow socket.
 const toSlow = "messages for slow sockets"
 
-// toEither publishes to all users and measures the fast sockets.
-func (st *Stage) toEither(ctx context.Context, fast, slow *crowd.Crowd, o Options, d time.Duration) (*measure.Run, error) {
+// publishToBoth publishes to all users and measures the fast sockets.
+func (st *Env) publishToBoth(ctx context.Context, fast, slow *clients.Set, o Options, d time.Duration) (*measure.Run, error) {
 	caller, err := st.caller(o.Publishers)
 	if err != nil {
 		return nil, err
 	}
 	defer caller.Close()
-	var forSlow int64 // on the sender's thread
+	var forSlow int64 // owned by the sender's thread
 	anyone := st.anyOf(o.Users)
-	st.tell(fmt.Sprintf("publishing %.0f/s", o.Rate), d)
+	st.phase(fmt.Sprintf("publishing %.0f/s", o.Rate), d)
 	ob, err := st.observe(st.interval(d), counts(fast, caller))
 	if err != nil {
 		return nil, err
 	}
-	acc := newAccount(fast)
+	snap := st.snapshot(fast)
 	recorded := fast.Record()
-	a := caller.Do(ctx, crowd.Work{
-		Pace: measure.Pace{PerSecond: o.Rate}, For: d,
+	a := caller.Do(ctx, clients.Work{
+		Schedule: measure.Schedule{PerSecond: o.Rate}, For: d,
 		Request: st.publication(o.Message, func() int {
 			user := anyone()
 			if user < o.Slow {
@@ -82,45 +82,45 @@ func (st *Stage) toEither(ctx context.Context, fast, slow *crowd.Crowd, o Option
 			return user
 		}),
 	})
-	got := acc.await(ctx, int64(a.OK), time.Second)
+	got := snap.await(ctx, int64(a.OK))
 	run := &measure.Run{}
-	answered(run, a, recorded())
+	addResponses(run, a, recorded())
 	err = ob.end(run, perMessage, got)
-	acc.close(run, int64(a.OK))
+	snap.close(run, int64(a.OK))
 	run.Add(toSlow, measure.Plain, float64(forSlow))
 	return run, err
 }
 
-// readAgain lets the slow sockets read what is left, and lets those that were
-// ended come back for the rest.
-func (st *Stage) readAgain(ctx context.Context, run *measure.Run, slow *crowd.Crowd, expected int64) error {
-	st.tell("the slow ones read again", 3*time.Second)
+// resumeReading lets the slow sockets read what is left, then reconnects all of
+// them for the rest.
+func (st *Env) resumeReading(ctx context.Context, run *measure.Run, slow *clients.Set, expected int64) error {
+	st.phase("the slow sockets read again", 3*time.Second)
 	all := slow.Open()
-	slow.Each((*crowd.Socket).Resume)
-	slow.AwaitReceived(ctx, expected, time.Second)
+	slow.Each((*clients.Socket).Resume)
+	slow.AwaitReceived(ctx, expected, st.patience)
 	ended := all - slow.Open()
-	run.Add(SlowEnded, measure.Plain, float64(ended))
-	for code, n := range slow.Endings() {
-		run.Note("The server ended %d of %d slow sockets (%d).", n, all, code)
+	run.Add(SlowClosed, measure.Plain, float64(ended))
+	for code, n := range slow.CloseCodes() {
+		run.Note("The server closed %d of %d slow sockets (%d).", n, all, code)
 	}
-	slow.Each((*crowd.Socket).Drop)
+	slow.Each((*clients.Socket).Drop)
 	since := slow.LastIDs()
 	list := slices.Sorted(maps.Keys(since))
-	again, err := st.crowd(crowd.Options{Ids: true})
+	again, err := st.clients(clients.Options{Ids: true})
 	if err != nil {
 		return err
 	}
 	defer again.Close()
-	a := again.Connect(ctx, crowd.Arrivals{Users: list, Since: func(user int) int64 { return since[user] }})
+	a := again.Connect(ctx, clients.ConnectPlan{Users: list, Since: func(user int) int64 { return since[user] }})
 	if a.Failed > 0 {
-		return fmt.Errorf("slow sockets could not come back: %w", a.Err)
+		return fmt.Errorf("reconnect slow sockets: %w", a.Err)
 	}
 	missing := expected - slow.Received()
-	missing -= again.AwaitReceived(ctx, missing, time.Second)
+	missing -= again.AwaitReceived(ctx, missing, st.patience)
 	run.Add("lost by slow sockets", measure.Plain, float64(missing))
 	run.Add(Disorder, measure.Plain, float64(slow.Disorder()+again.Disorder()))
 	if missing != 0 {
-		run.Note("Slow sockets lack %d of %d messages after they came back.", missing, expected)
+		run.Note("Slow sockets lack %d of %d messages after they resumed.", missing, expected)
 	}
 	return nil
 }

@@ -6,16 +6,16 @@ import (
 	"context"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
 )
 
-// soakShare is how much of the highest rate a soak asks for, if it is not told.
+// soakShare is the default rate of a soak, as a share of the maximum.
 const soakShare = 0.6
 
-// Soak is Mix for long: memory, goroutines and descriptors must not grow.
-func Soak(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
-	c, err := st.open(ctx, crowd.Options{Ids: true}, users(o.Users))
+// Soak runs Mix for a long time: memory, goroutines and descriptors must not grow.
+func Soak(ctx context.Context, st *Env, o Options) (*measure.Run, error) {
+	c, err := st.open(ctx, clients.Options{Ids: true}, users(o.Users))
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func Soak(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 			perRequest += float64(batchSize-1) / batchEvery
 		}
 		o.Rate = rate.Value * soakShare / perRequest
-		run.Note("At most %s deliveries; the soak asks for %.0f %% of that.", measure.PerSecond.Format(rate.Value), soakShare*100)
+		run.Note("The maximum is %s deliveries; the soak runs at %.0f %% of it.", measure.PerSecond.Format(rate.Value), soakShare*100)
 	}
 	if err := st.mix(ctx, run, c, o); err != nil {
 		return run, err
@@ -55,8 +55,8 @@ func Soak(ctx context.Context, st *Stage, o Options) (*measure.Run, error) {
 	return run, nil
 }
 
-// growth compares the last quarter with the second one: the first is the start.
-// Of a few samples, or of what is not known, nothing can be said.
+// growth compares the last quarter of the samples with the second, skipping the
+// start. ok is false for fewer than eight samples or unknown values.
 func growth(samples []measure.Sample, of func(measure.Sample) float64) (share float64, ok bool) {
 	values := make([]float64, len(samples))
 	for i, s := range samples {

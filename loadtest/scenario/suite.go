@@ -7,44 +7,44 @@ import (
 	"errors"
 	"time"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/measure"
 )
 
-// The parts of a suite, by name.
+// Names of the parts of a comparison.
 const (
-	PartConnect  = "connect"
-	PartPublish  = "publish"
-	PartPaced    = "paced"
-	PartConfined = "paced, one processor"
-	PartRedis    = "redis"
-	PartStored   = "stored"
-	PartFanout1  = "fanout, 1 in flight"
-	PartFanout4  = "fanout, 4 in flight"
-	PartIdle     = "idle"
-	PartRaw      = "raw writes"
+	PartConnect   = "connect"
+	PartPublish   = "publish"
+	PartFixedRate = "fixed rate"
+	PartConfined  = "fixed rate, one CPU"
+	PartRedis     = "redis"
+	PartStored    = "stored"
+	PartFanout1   = "fanout, 1 in flight"
+	PartFanout4   = "fanout, 4 in flight"
+	PartIdle      = "idle"
+	PartRaw       = "raw writes"
 )
 
-// SuiteOptions are the times of a suite; the rest is as in Options.
+// SuiteOptions are Options with the rate and durations of each part.
 type SuiteOptions struct {
 	Options
-	PacedRate                     float64
-	FirstWarmUp                   time.Duration // of the first publishing: a just-in-time compiler needs seconds
-	Publish, Paced, Redis, Fanout time.Duration
-	Fanouts                       bool // the fan-out is measured, too
+	FixedRate                             float64
+	FirstWarmUp                           time.Duration // of the first part: a just-in-time compiler needs seconds
+	Publish, FixedRateTime, Redis, Fanout time.Duration
+	Fanouts                               bool // measure the fan-out too
 }
 
-// Suite measures most of what Compare shows on one server that was just
-// started, and gives each part to done.
-func Suite(ctx context.Context, st *Stage, o SuiteOptions, done func(part string, run *measure.Run)) error {
-	if err := st.toMany(ctx, o, done); err != nil || !o.Fanouts {
+// Suite measures most parts of a comparison on one new server. It calls done with
+// each result.
+func Suite(ctx context.Context, st *Env, o SuiteOptions, done func(part string, run *measure.Run)) error {
+	if err := st.oneSocketEach(ctx, o, done); err != nil || !o.Fanouts {
 		return err
 	}
-	return st.toOne(ctx, o, done)
+	return st.manySocketsOfOne(ctx, o, done)
 }
 
-// toMany connects users with one socket each and publishes to them.
-func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *measure.Run)) error {
+// oneSocketEach connects users with one socket each and publishes to them.
+func (st *Env) oneSocketEach(ctx context.Context, o SuiteOptions, done func(string, *measure.Run)) error {
 	run := &measure.Run{}
 	o.Rate = 0
 	c, err := st.connect(ctx, run, users(o.Users), o.Options)
@@ -61,15 +61,15 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	}
 	done(PartPublish, run)
 
-	o.Duration, o.Rate = o.Paced, o.PacedRate
+	o.Duration, o.Rate = o.FixedRateTime, o.FixedRate
 	if run, err = st.publish(ctx, c, o.Options); err != nil {
 		return err
 	}
-	done(PartPaced, run)
+	done(PartFixedRate, run)
 
 	o.Duration, o.Rate = o.Redis, 0
 	run, err = st.redis(ctx, c, o.Options)
-	if errors.Is(err, ErrCannot) {
+	if errors.Is(err, ErrUnsupported) {
 		return nil
 	}
 	if err == nil {
@@ -78,10 +78,10 @@ func (st *Stage) toMany(ctx context.Context, o SuiteOptions, done func(string, *
 	return err
 }
 
-// toOne broadcasts to one user's sockets.
-func (st *Stage) toOne(ctx context.Context, o SuiteOptions, done func(string, *measure.Run)) error {
+// manySocketsOfOne broadcasts to the sockets of one user.
+func (st *Env) manySocketsOfOne(ctx context.Context, o SuiteOptions, done func(string, *measure.Run)) error {
 	b := newBroadcasts(o.Connections)
-	c, err := st.open(ctx, crowd.Options{Delivered: b.delivered}, make([]int, o.Connections))
+	c, err := st.open(ctx, clients.Options{Delivered: b.delivered}, make([]int, o.Connections))
 	if err != nil {
 		return err
 	}

@@ -12,22 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Confinement is processes that share one processor which does not sleep.
+// Confinement is a group of processes pinned to one CPU that is kept awake.
 type Confinement struct {
-	Idler int // the process that keeps it awake
+	Spinner int // pid of the process that keeps the CPU awake
 
 	idle   *process
-	before map[int]unix.CPUSet // where each process was allowed to run
+	before map[int]unix.CPUSet // CPU set of each process before
 }
 
-// Confine moves processes, with their threads and those they start from then on,
-// to one of the processors that this process may use, and keeps that from
-// sleeping by a loop of the scheduling class SCHED_IDLE, which yields to
-// everything (sched(7)). What is left of a latency is the programs' own: a
-// processor that sleeps has to be woken for each message that comes from another
-// one, which takes a hypervisor 50 µs or, where it has given the processor away,
-// milliseconds. idle=poll on the kernel's command line does the same for bare
-// metal.
+// Confine pins processes, with their current and future threads, to one of the CPUs
+// that this process may use. It keeps the CPU awake with a busy loop of the
+// scheduling class SCHED_IDLE, which yields to everything (sched(7)).
+//
+// On a VM, waking an idle CPU for a message takes 50 µs, or milliseconds after the
+// hypervisor has given it away. Confine removes that from latencies. On bare metal
+// the kernel parameter idle=poll has the same effect.
 func Confine(pids []int) (*Confinement, error) {
 	var ours, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &ours); err != nil {
@@ -36,13 +35,13 @@ func Confine(pids []int) (*Confinement, error) {
 	one.Set(last(&ours))
 	c := &Confinement{before: map[int]unix.CPUSet{}}
 	var err error
-	if c.idle, err = start("the idle loop", surroundings{bare: true}, "/bin/sh", "-c", "while :; do :; done"); err != nil {
+	if c.idle, err = start("the busy loop", processOptions{bare: true}, "/bin/sh", "-c", "while :; do :; done"); err != nil {
 		return nil, err
 	}
-	c.Idler = c.idle.pid()
+	c.Spinner = c.idle.pid()
 	err = errors.Join(
-		unix.SchedSetAttr(c.Idler, &unix.SchedAttr{Policy: unix.SCHED_IDLE}, 0),
-		unix.SchedSetaffinity(c.Idler, &one),
+		unix.SchedSetAttr(c.Spinner, &unix.SchedAttr{Policy: unix.SCHED_IDLE}, 0),
+		unix.SchedSetaffinity(c.Spinner, &one),
 	)
 	for _, pid := range pids {
 		var set unix.CPUSet
@@ -55,21 +54,20 @@ func Confine(pids []int) (*Confinement, error) {
 	}
 	if err != nil {
 		c.Release()
-		return nil, fmt.Errorf("confining to one processor: %w", err)
+		return nil, fmt.Errorf("pin to one CPU: %w", err)
 	}
 	return c, nil
 }
 
-// Release lets the processes run where they could before, and the processor
-// sleep.
+// Release restores the CPU sets of the processes and stops the busy loop.
 func (c *Confinement) Release() {
 	for pid, set := range c.before {
-		_ = allow(pid, set) // it may have ended
+		_ = allow(pid, set) // it may have exited
 	}
 	c.idle.stop()
 }
 
-// last is the highest of a set: the lowest tends to have the interrupts.
+// last returns the highest CPU of a set: the lowest often handles interrupts.
 func last(set *unix.CPUSet) int {
 	cpu := len(set)*strconv.IntSize - 1
 	for ; cpu > 0 && !set.IsSet(cpu); cpu-- {
@@ -77,9 +75,8 @@ func last(set *unix.CPUSet) int {
 	return cpu
 }
 
-// allow says where all threads of a process may run. Threads that are started
-// meanwhile inherit it from whoever starts them, so it is done when a pass finds
-// none that may run elsewhere.
+// allow sets the CPU set of all threads of a process. New threads inherit it from
+// their creator, so allow repeats until a pass finds no thread with another set.
 func allow(pid int, set unix.CPUSet) error {
 	for {
 		tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*"))
@@ -94,7 +91,7 @@ func allow(pid int, set unix.CPUSet) error {
 			}
 			var now unix.CPUSet
 			if unix.SchedGetaffinity(tid, &now) != nil || now == set {
-				continue // it has ended, or is there
+				continue // the thread has exited, or has the set already
 			}
 			if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
 				return err

@@ -27,7 +27,7 @@ func allowed(t *testing.T, pid int) map[unix.CPUSet]bool {
 }
 
 func TestConfine(t *testing.T) {
-	other, err := start("another process", surroundings{}, "/bin/sh", "-c", "read x")
+	other, err := start("another process", processOptions{}, "/bin/sh", "-c", "read x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestConfine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range append(pids, c.Idler) {
+	for _, pid := range append(pids, c.Spinner) {
 		sets := allowed(t, pid)
 		for set := range sets {
 			if len(sets) != 1 || set.Count() != 1 {
@@ -46,7 +46,7 @@ func TestConfine(t *testing.T) {
 			}
 		}
 	}
-	attr, err := unix.SchedGetAttr(c.Idler, 0)
+	attr, err := unix.SchedGetAttr(c.Spinner, 0)
 	if err != nil || attr.Policy != unix.SCHED_IDLE {
 		t.Errorf("what keeps the processor awake has policy %+v, %v", attr, err)
 	}
@@ -58,13 +58,13 @@ func TestConfine(t *testing.T) {
 			}
 		}
 	}
-	if unix.Kill(c.Idler, 0) == nil {
+	if unix.Kill(c.Spinner, 0) == nil {
 		t.Error("the processor is still kept awake")
 	}
 }
 
 func TestConfineSaysWhatItCannotMove(t *testing.T) {
-	gone, err := start("a process that ends", surroundings{}, "/bin/true")
+	gone, err := start("a process that ends", processOptions{}, "/bin/true")
 	if err != nil {
 		t.Fatal(err)
 	}

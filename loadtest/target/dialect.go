@@ -1,5 +1,5 @@
-// Package target starts and speaks to what is measured: the gateway, anything
-// that keeps its contract, and the servers it is compared with.
+// Package target starts the servers to measure and speaks their protocols: the
+// gateway, and the servers it is compared with.
 package target
 
 import (
@@ -10,35 +10,36 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Dialect is how a kind of server is spoken to. Its methods may be called from
-// several threads.
+// Dialect is the protocol of one kind of server. Its methods are safe for concurrent
+// use.
 type Dialect interface {
-	// Upgrade is the request that opens a socket of a user, resuming after that
-	// id; since < 0: from now on.
+	// Upgrade returns the request that opens a socket of a user and resumes after
+	// the id since; negative: no resume.
 	Upgrade(host string, user int, since int64) []byte
-	// Greets reports whether a socket is open only when Frame says so, rather
-	// than with the handshake.
+	// Greets reports whether a socket opens with a frame that Frame recognises,
+	// rather than with the handshake.
 	Greets() bool
-	// Settles is how long an open socket may still miss messages.
-	Settles() time.Duration
-	// Frame looks at a text that is no notification: what to answer (nil:
-	// nothing), and whether the socket is now open.
+	// ReadyDelay is the time for which an open socket may still miss messages.
+	ReadyDelay() time.Duration
+	// Frame handles a text that is not a notification. It returns the answer (nil:
+	// none) and whether the socket is now open.
 	Frame(payload []byte) (answer []byte, open bool)
-	// Say is a text that a client may send; nil if there is none.
-	Say() []byte
-	// Notify is a request that publishes a message to wire.AnyUser.
+	// SendText returns a text that a client may send; nil: none.
+	SendText() []byte
+	// Notify returns the request that publishes a message to wire.AnyUser.
 	Notify(host string, message []byte) []byte
-	// Channel is where a PUBLISH of the message reaches wire.AnyUser's sockets;
-	// "" if that cannot be done from outside.
+	// Channel returns the Redis channel on which a PUBLISH reaches the sockets of
+	// wire.AnyUser; "": none.
 	Channel() string
 }
 
 const jsonType = "Content-Type: application/json"
 
-// herald is the gateway's contract.
+// herald is the gateway's protocol.
 type herald struct {
+	simple
 	key      string   // a backend's API key
-	sessions []string // by user: the secret ids
+	sessions []string // session ids by user
 }
 
 func (h *herald) Upgrade(host string, user int, since int64) []byte {
@@ -49,14 +50,13 @@ func (h *herald) Upgrade(host string, user int, since int64) []byte {
 	return wire.Upgrade(host, target, "Origin: http://"+host, "Sec-WebSocket-Protocol: herald.v1", "Cookie: sid="+h.sessions[user])
 }
 
-func (*herald) Greets() bool           { return true }
-func (*herald) Settles() time.Duration { return 0 }
+func (*herald) Greets() bool { return true }
 
 func (*herald) Frame(payload []byte) ([]byte, bool) {
 	return nil, bytes.HasPrefix(payload, []byte(`{"type":"hello"`))
 }
 
-func (*herald) Say() []byte { return []byte(`{"type":"ping"}`) }
+func (*herald) SendText() []byte { return []byte(`{"type":"ping"}`) }
 
 func (h *herald) Notify(host string, message []byte) []byte {
 	return wire.Post(host, "/notify", notifyBody(message), jsonType, h.authorization())
@@ -72,32 +72,38 @@ func notifyBody(message []byte) []byte {
 	return append(append([]byte(`{"userId":"`+wire.AnyUser+`","message":`), message...), '}')
 }
 
-// article is the Node server that the gateway starts from.
-type article struct{}
+// simple holds the defaults of a Dialect: a socket opens with the handshake, clients
+// only listen, and POST /notify publishes.
+type simple struct{}
 
-func (article) Upgrade(host string, user int, _ int64) []byte {
-	return wire.Upgrade(host, "/ws?userId="+wire.UserID(user))
-}
-
-func (article) Greets() bool                { return false }
-func (article) Settles() time.Duration      { return 0 }
-func (article) Frame([]byte) ([]byte, bool) { return nil, false }
-func (article) Say() []byte                 { return []byte(`{"type":"ping"}`) }
-func (article) Channel() string             { return userChannel }
-func (article) Notify(host string, message []byte) []byte {
+func (simple) Greets() bool                { return false }
+func (simple) ReadyDelay() time.Duration   { return 0 }
+func (simple) Frame([]byte) ([]byte, bool) { return nil, false }
+func (simple) SendText() []byte            { return nil }
+func (simple) Channel() string             { return "" }
+func (simple) Notify(host string, message []byte) []byte {
 	return wire.Post(host, "/notify", notifyBody(message), jsonType)
 }
 
-// socketIO is socket.io 4 over WebSocket alone: Engine.IO's packets are a digit
-// and a payload.
-type socketIO struct{}
+// baseline is the Node baseline, peers/baseline.js.
+type baseline struct{ simple }
+
+func (baseline) Upgrade(host string, user int, _ int64) []byte {
+	return wire.Upgrade(host, "/ws?userId="+wire.UserID(user))
+}
+
+func (baseline) SendText() []byte { return []byte(`{"type":"ping"}`) }
+func (baseline) Channel() string  { return userChannel }
+
+// socketIO is socket.io 4 over WebSocket only: an Engine.IO packet is a digit and a
+// payload. It has no Channel, because its adapter encodes with MessagePack.
+type socketIO struct{ simple }
 
 func (socketIO) Upgrade(host string, user int, _ int64) []byte {
 	return wire.Upgrade(host, "/socket.io/?EIO=4&transport=websocket&userId="+wire.UserID(user))
 }
 
-func (socketIO) Greets() bool           { return true }
-func (socketIO) Settles() time.Duration { return 0 }
+func (socketIO) Greets() bool { return true }
 
 func (socketIO) Frame(payload []byte) ([]byte, bool) {
 	switch {
@@ -111,28 +117,20 @@ func (socketIO) Frame(payload []byte) ([]byte, bool) {
 	return nil, false
 }
 
-func (socketIO) Say() []byte     { return []byte(`42["ping"]`) }
-func (socketIO) Channel() string { return "" } // its adapter speaks MessagePack
-func (socketIO) Notify(host string, message []byte) []byte {
-	return wire.Post(host, "/notify", notifyBody(message), jsonType)
-}
+func (socketIO) SendText() []byte { return []byte(`42["ping"]`) }
 
-// nchan is nginx's module: channels by name, messages as they are.
-type nchan struct{}
+// nchan is nginx with the module nchan: a channel per user, messages unchanged. It
+// has no Channel, because its Redis scripts are internal.
+type nchan struct{ simple }
 
 func (nchan) Upgrade(host string, user int, _ int64) []byte {
 	return wire.Upgrade(host, "/sub?id="+wire.UserID(user))
 }
 
-func (nchan) Greets() bool { return false }
+// ReadyDelay of nchan is a second: it answers the handshake before it has read the
+// newest message from Redis, and skips messages published in between.
+func (nchan) ReadyDelay() time.Duration { return time.Second }
 
-// Settles: nchan answers the handshake before it has found the newest message in
-// Redis, and skips what is published meanwhile, though it counts the subscriber.
-func (nchan) Settles() time.Duration { return time.Second }
-
-func (nchan) Frame([]byte) ([]byte, bool) { return nil, false }
-func (nchan) Say() []byte                 { return nil } // its subscribers only listen
-func (nchan) Channel() string             { return "" }  // its Redis scripts are its own
 func (nchan) Notify(host string, message []byte) []byte {
 	return wire.Post(host, "/pub?id="+wire.AnyUser, message, jsonType)
 }

@@ -22,12 +22,11 @@ import (
 	"herald/loadtest/wire"
 )
 
-// apiKey is the one that a gateway started here knows.
+// apiKey is the API key of gateways started here.
 const apiKey = "loadtest-0123456789abcdef"
 
-// Limits of a gateway that is started here: publishing is limited as in
-// production, so that it costs what it costs there, at a rate that nobody
-// reaches.
+// publishLimit keeps the rate limiter of a gateway on, for its cost, with a limit that
+// is never reached.
 const publishLimit = "1000000000/1m"
 
 // Builder compiles the gateway, once.
@@ -38,11 +37,10 @@ type Builder struct {
 	err     error
 }
 
-// Use takes a program that is there instead. To be called before Build, and
-// more than once does no harm.
+// Use makes Build return program instead. It has no effect after Build or Use.
 func (b *Builder) Use(program string) { b.once.Do(func() { b.program = program }) }
 
-// Build returns the program's path. It needs the checkout and a Go tool chain.
+// Build compiles the gateway of this checkout once and returns its path.
 func (b *Builder) Build(ctx context.Context) (string, error) {
 	b.once.Do(func() {
 		if b.dir, b.err = os.MkdirTemp("", "loadtest"); b.err != nil {
@@ -57,21 +55,21 @@ func (b *Builder) Build(ctx context.Context) (string, error) {
 	return b.program, b.err
 }
 
-// Close removes the program.
+// Close removes the compiled program.
 func (b *Builder) Close() {
 	if b.dir != "" {
 		_ = os.RemoveAll(b.dir)
 	}
 }
 
-// StartGateway starts a Redis and the gateway on it, with further flags, which
-// override.
+// StartGateway starts a Redis and a gateway; flags are added to the gateway's, and
+// override them.
 func StartGateway(ctx context.Context, b *Builder, flags ...string) (_ *Server, err error) {
 	program, err := b.Build(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dialect: &herald{key: apiKey}, Name: Herald.Title(), kind: Herald}
+	s := &Server{Dialect: &herald{key: apiKey}, Name: Herald.Title()}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -83,21 +81,21 @@ func StartGateway(ctx context.Context, b *Builder, flags ...string) (_ *Server, 
 	return s, s.startNode(ctx, program, flags)
 }
 
-// AddNode starts a second gateway on the server's Redis, which sockets are to
-// be opened on; the first goes on publishing.
+// AddNode starts a second gateway on the same Redis for the sockets; the first one
+// keeps publishing.
 func (s *Server) AddNode(ctx context.Context, b *Builder, flags ...string) error {
 	program, err := b.Build(ctx)
 	if err != nil {
 		return err
 	}
-	node := &Server{Dialect: s.Dialect, Name: s.Name, Redis: s.Redis, kind: s.kind}
+	node := &Server{Dialect: s.Dialect, Name: s.Name, Redis: s.Redis}
 	node.Processes.Redis = s.Processes.Redis
 	if err := node.startNode(ctx, program, flags); err != nil {
 		node.Close()
 		return err
 	}
 	s.stop = append(s.stop, node.Close)
-	s.Delivers = node
+	s.DeliveryNode = node
 	return nil
 }
 
@@ -114,8 +112,8 @@ func (s *Server) startNode(ctx context.Context, program string, flags []string) 
 		"--listen=" + s.Addr, "--admin-listen=" + admin, "--redis-url=redis://" + s.Redis, "--api-keys=loadtest:" + apiKey,
 		"--publish-limit=" + publishLimit, "--log-format=text", "--log-level=warn",
 	}, flags...)
-	// No HERALD_* variable of the surroundings may change what is measured.
-	p, err := start("the gateway", surroundings{bare: true}, program, args...)
+	// No HERALD_* variable of this process may change the gateway.
+	p, err := start("the gateway", processOptions{bare: true}, program, args...)
 	if err != nil {
 		return err
 	}
@@ -126,7 +124,7 @@ func (s *Server) startNode(ctx context.Context, program string, flags []string) 
 	return s.started(p)
 }
 
-// client asks now and then, and keeps no connection.
+// client is for occasional requests, without keep-alive.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
 
 func statusOf(ctx context.Context, url string) int {
@@ -142,8 +140,8 @@ func statusOf(ctx context.Context, url string) int {
 	return resp.StatusCode
 }
 
-// Prepare makes sure that users 0 to n-1 can connect: with the gateway each
-// needs a session.
+// Prepare creates what users 0 to n-1 need to connect: a session each on the
+// gateway.
 func (s *Server) Prepare(ctx context.Context, n int) error {
 	h, ok := s.Dialect.(*herald)
 	if !ok || len(h.sessions) >= n {
@@ -163,7 +161,7 @@ func (s *Server) Prepare(ctx context.Context, n int) error {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				id, err := h.createSession(ctx, sessions, s.Addr, i)
 				for try := 1; err != nil && try < sessionTries && ctx.Err() == nil; try++ {
-					settle(ctx, time.Duration(try)*100*time.Millisecond)
+					_ = Sleep(ctx, time.Duration(try)*100*time.Millisecond)
 					id, err = h.createSession(ctx, sessions, s.Addr, i)
 				}
 				if h.sessions[i] = id; err != nil {
@@ -180,8 +178,8 @@ func (s *Server) Prepare(ctx context.Context, n int) error {
 	return nil
 }
 
-// Sessions are made so many at once. Making them is no part of what is
-// measured: a gateway whose Redis had no time is asked again.
+// Sessions are created concurrently, with retries while Redis is busy, because their
+// creation is not measured.
 const (
 	sessionClients = 16
 	sessionTries   = 5
@@ -217,8 +215,8 @@ func (h *herald) createSession(ctx context.Context, c *http.Client, addr string,
 	return session.SessionID, nil
 }
 
-// Batch is a request that publishes the message to each of these users; nil if
-// the server has none.
+// Batch appends a request that publishes the message to each of these users; it
+// returns nil if the server has no batches.
 func (s *Server) Batch(dst []byte, users []int, message []byte) []byte {
 	h, ok := s.Dialect.(*herald)
 	if !ok {
@@ -238,7 +236,7 @@ func (s *Server) Batch(dst []byte, users []int, message []byte) []byte {
 	return append(dst, wire.Post(s.Addr, "/notify/batch", append(body, "]}"...), jsonType, h.authorization())...)
 }
 
-// Goroutines asks the gateway's metrics; 0 if it has no second listener.
+// Goroutines reads the gateway's metrics; 0 if its admin listener is unknown.
 func (s *Server) Goroutines(ctx context.Context) int64 {
 	if s.Admin == "" {
 		return 0

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"herald/internal/testing/redistest"
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
 	"herald/loadtest/wire"
@@ -46,7 +46,7 @@ func TestPeers(t *testing.T) {
 			l := newLoop(t)
 			const users = 30
 			var got [users]atomic.Int64
-			c, err := crowd.New(s.Addr, s.Dialect, []*loop.Loop{l}, crowd.Options{Delivered: func(sock *crowd.Socket, _ wire.Stamp) { got[sock.User].Add(1) }})
+			c, err := clients.New(s.Addr, s.Dialect, []*loop.Loop{l}, clients.Options{Delivered: func(sock *clients.Socket, _ wire.Stamp) { got[sock.User].Add(1) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,17 +55,17 @@ func TestPeers(t *testing.T) {
 			for i := range list {
 				list[i] = i
 			}
-			if a := c.Connect(t.Context(), crowd.Arrivals{Users: list}); a.Opened != users {
+			if a := c.Connect(t.Context(), clients.ConnectPlan{Users: list}); a.Opened != users {
 				t.Fatalf("%d open: %v", a.Opened, a.Err)
 			}
-			settle(t.Context(), s.Settles())
-			caller, err := crowd.NewCaller(newLoop(t), s.Addr, 8)
+			_ = Sleep(t.Context(), s.ReadyDelay())
+			caller, err := clients.NewCaller(newLoop(t), s.Addr, 8)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer caller.Close()
 			request := wire.NewTemplate(s.Notify(s.Addr, wire.Message(200)))
-			a := caller.Do(t.Context(), crowd.Work{Count: 2 * users, Request: func(dst []byte, i int, due time.Duration) []byte {
+			a := caller.Do(t.Context(), clients.Work{Count: 2 * users, Request: func(dst []byte, i int, due time.Duration) []byte {
 				return request.Append(dst, i%users, wire.Stamp{Due: due, Number: uint32(i)})
 			}})
 			if a.OK != 2*users {
@@ -77,7 +77,7 @@ func TestPeers(t *testing.T) {
 					t.Errorf("user %d got %d messages", user, n)
 				}
 			}
-			if e := c.Endings(); len(e) > 0 {
+			if e := c.CloseCodes(); len(e) > 0 {
 				t.Errorf("endings %v", e)
 			}
 		})

@@ -16,25 +16,25 @@ import (
 	"time"
 )
 
-// process is a program that was started here. It dies with this one.
+// process is a child process. The kernel kills it when this process dies.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	lines  chan string // of standard output; closed at its end. What nobody takes is dropped
+	lines  chan string // of standard output; closed at its end; dropped when full
 	said   tail        // the end of standard error
 	exited chan struct{}
 }
 
-// surroundings are where a program runs.
-type surroundings struct {
+// processOptions are the directory and environment of a process.
+type processOptions struct {
 	dir  string   // default: this process's
 	env  []string // in addition to this process's
-	bare bool     // nothing of this process's environment
+	bare bool     // without this process's environment
 }
 
-// start runs a program in a process group of its own.
-func start(name string, in surroundings, program string, args ...string) (*process, error) {
+// start runs a program in a new process group.
+func start(name string, in processOptions, program string, args ...string) (*process, error) {
 	p := &process{name: name, lines: make(chan string, 64), exited: make(chan struct{})}
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Dir, p.cmd.Stderr = in.dir, &p.said
@@ -77,21 +77,21 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // stop kills the process and its children, and waits.
 func (p *process) stop() {
 	select {
-	case <-p.exited: // its number may be another's by now
+	case <-p.exited: // another process may have its pid
 	default:
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 		<-p.exited
 	}
 }
 
-// await polls until ok, the process's end, or patience's.
+// await polls until ok returns true, the process exits, or patience is over.
 func (p *process) await(ctx context.Context, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for !ok() {
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended: %v\n%s", p.name, p.cmd.ProcessState, p.said.String())
+			return fmt.Errorf("%s exited: %v\n%s", p.name, p.cmd.ProcessState, p.said.String())
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w\n%s", p.name, ctx.Err(), p.said.String())
 		case <-time.After(10 * time.Millisecond):
@@ -100,7 +100,7 @@ func (p *process) await(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-// patience is how long a server may take to become ready.
+// patience is the time limit for a server to become ready.
 const patience = 20 * time.Second
 
 // line waits for the next line of standard output.
@@ -113,38 +113,38 @@ func (p *process) line(ctx context.Context, patience time.Duration) (string, err
 			return line, nil
 		}
 		<-p.exited
-		return "", fmt.Errorf("%s ended: %v\n%s", p.name, p.cmd.ProcessState, p.said.String())
+		return "", fmt.Errorf("%s exited: %v\n%s", p.name, p.cmd.ProcessState, p.said.String())
 	case <-ctx.Done():
 		return "", fmt.Errorf("%s is not ready: %w\n%s", p.name, ctx.Err(), p.said.String())
 	}
 }
 
-// Child is a program that is talked to over its standard input and output.
+// Child is a child process that is controlled over its standard input and output.
 type Child struct{ p *process }
 
-// StartChild starts one; name is for errors.
+// StartChild starts a program; name is for errors.
 func StartChild(name, program string, args ...string) (*Child, error) {
-	p, err := start(name, surroundings{}, program, args...)
+	p, err := start(name, processOptions{}, program, args...)
 	return &Child{p}, err
 }
 
-// Line waits for the next line that it prints.
+// Line waits for the next line of its output.
 func (c *Child) Line(ctx context.Context, patience time.Duration) (string, error) {
 	return c.p.line(ctx, patience)
 }
 
-// Say writes to its standard input.
-func (c *Child) Say(text string) error {
+// SendText writes to its standard input.
+func (c *Child) SendText(text string) error {
 	_, err := io.WriteString(c.p.stdin, text)
 	return err
 }
 
-// Wait waits for its end, which must be a good one.
+// Wait waits for the child to exit. It returns an error unless the exit code is 0.
 func (c *Child) Wait(ctx context.Context, patience time.Duration) error {
 	select {
 	case <-c.p.exited:
 	case <-time.After(patience):
-		return fmt.Errorf("%s has not ended", c.p.name)
+		return fmt.Errorf("%s did not exit in time", c.p.name)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -154,8 +154,8 @@ func (c *Child) Wait(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
-// Stop ends it, if it has not ended, and waits. It gets the time to end what it
-// has started itself.
+// Stop terminates the child and waits. It has three seconds to stop its own
+// children.
 func (c *Child) Stop() {
 	_ = c.p.stdin.Close()
 	_ = c.p.cmd.Process.Signal(syscall.SIGTERM)
@@ -166,7 +166,7 @@ func (c *Child) Stop() {
 	}
 }
 
-// tail keeps the last of what is written to it.
+// tail keeps the last tailSize bytes written to it.
 type tail struct {
 	mu sync.Mutex
 	b  []byte // guarded by mu
@@ -190,7 +190,7 @@ func (t *tail) String() string {
 	return strings.TrimSpace(string(t.b))
 }
 
-// freeAddress is a port of 127.0.0.1 that nobody listens on now.
+// freeAddress returns an address on 127.0.0.1 with a free port.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -199,7 +199,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-func answers(addr string) bool {
+func accepts(addr string) bool {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
 		return false
@@ -207,7 +207,7 @@ func answers(addr string) bool {
 	return c.Close() == nil
 }
 
-// lookPath is exec.LookPath with an error that says what to do.
+// lookPath is exec.LookPath with ErrMissing.
 func lookPath(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if errors.Is(err, exec.ErrNotFound) {
@@ -216,5 +216,5 @@ func lookPath(program string) (string, error) {
 	return path, err
 }
 
-// ErrMissing says that a program which a server needs is not on this machine.
-var ErrMissing = errors.New("cannot be measured here")
+// ErrMissing is returned when a program that a server needs is not installed.
+var ErrMissing = errors.New("missing dependency")

@@ -20,24 +20,24 @@ import (
 	"herald/loadtest/wire"
 )
 
-// The floor that deliveries are measured against: a process that does nothing
-// but write one ready frame to each of its sockets, one system call each, when
-// it is told to. It takes any handshake, and reads nothing after it.
+// Raw writes are the lower bound for deliveries: a process that only writes a ready
+// frame to each of its sockets, with one system call each. It accepts any handshake
+// and reads nothing after it.
 
-// RawFrame is the size of what it writes, in bytes: a message of 200 bytes with
-// its header and a little more, as gateways add.
+// RawFrame is the frame size in bytes: a message of 200 bytes with its header and a
+// small envelope.
 const RawFrame = 210
 
-// RawUsage is what the writes have cost.
+// RawUsage is the cost of the writes.
 type RawUsage struct {
 	Writes  int64         `json:"writes"`
 	CPU     time.Duration `json:"cpu"` // of the process while it wrote (getrusage(2))
 	Blocked int64         `json:"blocked"`
 }
 
-// RawWriter is that process: it prints its address, accepts n sockets, then
-// writes a round for each line of in, which says the stamp as two numbers, and
-// prints RawUsage at the end of in.
+// RawWriter is the main function of that process. It prints its address, accepts n
+// sockets, writes a round for each line of in, which holds a stamp as two numbers,
+// and prints RawUsage at the end of in.
 func RawWriter(n int, in io.Reader, out io.Writer) error {
 	l, err := rawListen(n)
 	if err != nil {
@@ -71,8 +71,8 @@ func rawListen(backlog int) (int, error) {
 	return l, unix.Listen(l, backlog)
 }
 
-// rawAccept takes the sockets one after another, so that none is ever watched
-// by a poller: that would cost something at each write.
+// rawAccept accepts the sockets one after another with blocking calls, because a
+// poller would add to the cost of each write.
 func rawAccept(l, n int) (fds []int, err error) {
 	buf := make([]byte, 4<<10)
 	for range n {
@@ -132,26 +132,19 @@ func ownUsage() time.Duration {
 }
 
 // raw is the dialect of RawWriter.
-type raw struct{}
+type raw struct{ simple }
 
 func (raw) Upgrade(host string, _ int, _ int64) []byte { return wire.Upgrade(host, "/") }
-func (raw) Greets() bool                               { return false }
-func (raw) Settles() time.Duration                     { return 0 }
-func (raw) Frame([]byte) ([]byte, bool)                { return nil, false }
-func (raw) Say() []byte                                { return nil }
-func (raw) Notify(string, []byte) []byte               { return nil }
-func (raw) Channel() string                            { return "" }
 
-// Raw is a RawWriter in a process of its own.
+// Raw is a RawWriter in a child process.
 type Raw struct {
 	*Server
 	process *process
 }
 
-// StartRaw starts it for n sockets: program with these arguments must call
-// RawWriter.
+// StartRaw starts a RawWriter: program with args must call it.
 func StartRaw(ctx context.Context, program string, args ...string) (*Raw, error) {
-	p, err := start("the raw writer", surroundings{}, program, args...)
+	p, err := start("the raw writer", processOptions{}, program, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -167,19 +160,19 @@ func StartRaw(ctx context.Context, program string, args ...string) (*Raw, error)
 	return r, nil
 }
 
-// Accepted waits until all sockets are there.
+// Accepted waits until the child has accepted all sockets.
 func (r *Raw) Accepted(ctx context.Context) error {
 	_, err := r.process.line(ctx, patience)
 	return err
 }
 
-// Round makes it write one frame to each socket.
+// Round makes the child write one frame to each socket.
 func (r *Raw) Round(s wire.Stamp) error {
 	_, err := fmt.Fprintln(r.process.stdin, int64(s.Due), s.Number)
 	return err
 }
 
-// Finish ends the rounds and returns what they have cost.
+// Finish ends the rounds and returns their cost.
 func (r *Raw) Finish(ctx context.Context) (u RawUsage, err error) {
 	if err := r.process.stdin.Close(); err != nil {
 		return u, err

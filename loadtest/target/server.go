@@ -14,44 +14,43 @@ import (
 	"herald/loadtest/measure"
 )
 
-// Server is something that runs and can be measured.
+// Server is a running server to measure.
 type Server struct {
 	Dialect
-	Name      string // for people
-	Addr      string // host:port
-	Admin     string // URL of the gateway's second listener; "" if unknown
-	Redis     string // host:port; "" if unknown
-	Processes measure.Processes
-	Delivers  *Server // a second node on the same Redis that sockets are opened on; nil if there is none
+	Name         string // for people
+	Addr         string // host:port
+	Admin        string // URL of the admin listener; "" if unknown
+	Redis        string // host:port; "" if unknown
+	Processes    measure.Processes
+	DeliveryNode *Server // a second node on the same Redis, for the sockets; nil: none
 
-	kind Kind
 	stop []func()
 }
 
-// Kind names a dialect.
+// Kind is a kind of server.
 type Kind string
 
 // The kinds of servers.
 const (
-	Herald           Kind = "herald"
-	Article          Kind = "article"           // with its rate limiter
-	ArticleUnlimited Kind = "article-unlimited" // without
-	SocketIO         Kind = "socketio"
-	Nchan            Kind = "nchan"
+	Herald            Kind = "herald"
+	Baseline          Kind = "baseline"           // with its rate limiter
+	BaselineUnlimited Kind = "baseline-unlimited" // without
+	SocketIO          Kind = "socketio"
+	Nchan             Kind = "nchan"
 )
 
-// Kinds are all of them, ours first.
-var Kinds = []Kind{Herald, Article, ArticleUnlimited, SocketIO, Nchan}
+// Kinds lists all kinds, the gateway first.
+var Kinds = []Kind{Herald, Baseline, BaselineUnlimited, SocketIO, Nchan}
 
-// Title is a kind's name for people.
+// Title returns the name of a kind in tables.
 func (k Kind) Title() string {
 	switch k {
 	case Herald:
 		return "Herald"
-	case Article:
-		return "article, limiter"
-	case ArticleUnlimited:
-		return "article, no limiter"
+	case Baseline:
+		return "Node baseline, limiter"
+	case BaselineUnlimited:
+		return "Node baseline, no limiter"
 	case SocketIO:
 		return "socket.io"
 	case Nchan:
@@ -60,19 +59,19 @@ func (k Kind) Title() string {
 	return string(k)
 }
 
-// About is what that is, in a sentence.
+// About describes a kind in one sentence.
 func (k Kind) About() string {
 	switch k {
 	case Herald:
-		return "the gateway of this checkout: sessions looked up in Redis, a stored log, the rate limiter on"
-	case Article:
-		return "the Node server of the article that Herald starts from (express, ws, ioredis) with its sliding window: no authentication, no log, no pings"
-	case ArticleUnlimited:
-		return "the same without its rate limiter"
+		return "the gateway of this checkout, with session lookup in Redis, a stored log and the rate limiter"
+	case Baseline:
+		return "express, ws and ioredis as the usual tutorial combines them, with a sliding-window rate limiter; no authentication, no log, no pings"
+	case BaselineUnlimited:
+		return "the same without the rate limiter"
 	case SocketIO:
-		return "socket.io on Node with its Redis adapter, WebSocket only: no authentication, log or limiter"
+		return "socket.io on Node with its Redis adapter, WebSocket only; no authentication, log or limiter"
 	case Nchan:
-		return "nginx with nchan and its Redis storage, a process for each core: buffers messages; no authentication or limiter"
+		return "nginx with nchan and its Redis storage, one process per core; buffers messages; no authentication or limiter"
 	}
 	return ""
 }
@@ -81,8 +80,8 @@ func (k Kind) dialect(key string) (Dialect, error) {
 	switch k {
 	case Herald:
 		return &herald{key: key}, nil
-	case Article, ArticleUnlimited:
-		return article{}, nil
+	case Baseline, BaselineUnlimited:
+		return baseline{}, nil
 	case SocketIO:
 		return socketIO{}, nil
 	case Nchan:
@@ -91,27 +90,20 @@ func (k Kind) dialect(key string) (Dialect, error) {
 	return nil, fmt.Errorf("no such kind of server: %q", k)
 }
 
-// Existing describes a server that runs already.
+// Existing describes a running gateway.
 type Existing struct {
-	Kind     Kind   // default Herald
 	URL      string // http://host:port
-	PID      int    // of the server on this machine; 0: its cost is not measured
+	PID      int    // of the server on this machine; 0: its CPU and memory are not measured
 	RedisURL string // redis://host:port; "": Redis is not published to
-	RedisPID int    // 0: its cost is not measured
-	AdminURL string // of the gateway's second listener; "": unknown
-	Key      string // a backend's API key
+	RedisPID int    // 0: its CPU is not measured
+	AdminURL string // admin listener; "": unknown
+	Key      string // API key
 }
 
-// Connect returns a server that runs already.
+// Connect returns a Server for a running gateway.
 func Connect(e Existing) (*Server, error) {
-	if e.Kind == "" {
-		e.Kind = Herald
-	}
-	d, err := e.Kind.dialect(e.Key)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{Dialect: d, Name: e.Kind.Title(), Admin: strings.TrimSuffix(e.AdminURL, "/"), kind: e.Kind}
+	s := &Server{Dialect: &herald{key: e.Key}, Name: Herald.Title(), Admin: strings.TrimSuffix(e.AdminURL, "/")}
+	var err error
 	if s.Addr, err = hostPort(e.URL, "http"); err != nil {
 		return nil, err
 	}
@@ -121,12 +113,12 @@ func Connect(e Existing) (*Server, error) {
 		}
 	}
 	if e.PID != 0 {
-		if s.Processes.Server, err = measure.Family(e.PID); err != nil {
+		if s.Processes.Server, err = measure.ProcessTree(e.PID); err != nil {
 			return nil, err
 		}
 	}
 	if e.RedisPID != 0 {
-		if s.Processes.Redis, err = measure.Family(e.RedisPID); err != nil {
+		if s.Processes.Redis, err = measure.ProcessTree(e.RedisPID); err != nil {
 			return nil, err
 		}
 	}
@@ -149,7 +141,7 @@ func hostPort(text, scheme string) (string, error) {
 	return addr.String(), nil
 }
 
-// Close ends what was started for this server, Redis last.
+// Close stops what was started for this server, Redis last.
 func (s *Server) Close() {
 	for i := len(s.stop) - 1; i >= 0; i-- {
 		s.stop[i]()
@@ -157,7 +149,7 @@ func (s *Server) Close() {
 	s.stop = nil
 }
 
-// startRedis starts a Redis of the server's own, which keeps nothing.
+// startRedis starts a Redis for the server, without persistence.
 func (s *Server) startRedis(ctx context.Context) error {
 	program, err := lookPath("redis-server")
 	if err != nil {
@@ -172,29 +164,31 @@ func (s *Server) startRedis(ctx context.Context) error {
 	}
 	s.stop = append(s.stop, func() { _ = os.RemoveAll(dir) })
 	host, port, _ := net.SplitHostPort(s.Redis)
-	p, err := start("redis-server", surroundings{dir: dir}, program, "--bind", host, "--port", port, "--save", "", "--appendonly", "no",
+	p, err := start("redis-server", processOptions{dir: dir}, program, "--bind", host, "--port", port, "--save", "", "--appendonly", "no",
 		"--tcp-backlog", "4096", "--maxclients", "4096")
 	if err != nil {
 		return err
 	}
 	s.stop = append(s.stop, p.stop)
 	s.Processes.Redis = []int{p.pid()}
-	return p.await(ctx, func() bool { return answers(s.Redis) })
+	return p.await(ctx, func() bool { return accepts(s.Redis) })
 }
 
-// started notes a server process; pids are looked up once it is ready.
+// started records the pids of a server process, once it is ready.
 func (s *Server) started(p *process) error {
 	var err error
-	s.Processes.Server, err = measure.Family(p.pid())
+	s.Processes.Server, err = measure.ProcessTree(p.pid())
 	return err
 }
 
-// settle gives what a start leaves to do a moment.
-func settle(ctx context.Context, d time.Duration) {
+// Sleep waits for the duration d, or until the context ends.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return nil
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"herald/loadtest/crowd"
+	"herald/loadtest/clients"
 	"herald/loadtest/loop"
 	"herald/loadtest/measure"
 	"herald/loadtest/wire"
@@ -46,7 +46,7 @@ func TestConnect(t *testing.T) {
 	}
 	for _, bad := range []Existing{
 		{URL: "127.0.0.1:3000"}, {URL: "http://127.0.0.1"}, {URL: "https://127.0.0.1:3000"}, {URL: "http://127.0.0.1:3000/x"}, {},
-		{URL: "http://127.0.0.1:3000", RedisURL: "http://127.0.0.1:6379"}, {URL: "http://127.0.0.1:3000", Kind: "other"},
+		{URL: "http://127.0.0.1:3000", RedisURL: "http://127.0.0.1:6379"},
 	} {
 		if _, err := Connect(bad); err == nil {
 			t.Errorf("%+v passes", bad)
@@ -100,7 +100,7 @@ func TestFramesThatOpen(t *testing.T) {
 }
 
 func TestAProgramThatEndsSaysWhy(t *testing.T) {
-	p, err := start("it", surroundings{}, "sh", "-c", "echo one; echo because >&2; exit 3")
+	p, err := start("it", processOptions{}, "sh", "-c", "echo one; echo because >&2; exit 3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestAProgramThatEndsSaysWhy(t *testing.T) {
 }
 
 func TestStopEndsTheWholeGroup(t *testing.T) {
-	p, err := start("it", surroundings{}, "sh", "-c", "sleep 1000 & echo $!; wait")
+	p, err := start("it", processOptions{}, "sh", "-c", "sleep 1000 & echo $!; wait")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestStopEndsTheWholeGroup(t *testing.T) {
 func TestBareSurroundings(t *testing.T) {
 	t.Setenv("HERALD_SURPRISE", "1")
 	for bare, want := range map[bool]string{true: "[]", false: "[1]"} {
-		p, err := start("it", surroundings{bare: bare}, "/bin/sh", "-c", "echo [$HERALD_SURPRISE]")
+		p, err := start("it", processOptions{bare: bare}, "/bin/sh", "-c", "echo [$HERALD_SURPRISE]")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,12 +188,12 @@ func TestRawWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	c, err := crowd.New(raw.Addr, raw.Dialect, []*loop.Loop{newLoop(t)}, crowd.Options{})
+	c, err := clients.New(raw.Addr, raw.Dialect, []*loop.Loop{newLoop(t)}, clients.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if a := c.Connect(t.Context(), crowd.Arrivals{Users: make([]int, n)}); a.Opened != n {
+	if a := c.Connect(t.Context(), clients.ConnectPlan{Users: make([]int, n)}); a.Opened != n {
 		t.Fatal(a.Err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -229,10 +229,10 @@ func newLoop(t *testing.T) *loop.Loop {
 	return l
 }
 
-var _ crowd.Speaker = Dialect(nil)
+var _ clients.Speaker = Dialect(nil)
 
 func TestFamilyOfAServer(t *testing.T) {
-	p, err := start("it", surroundings{}, "sh", "-c", "sleep 1000 & echo x; wait")
+	p, err := start("it", processOptions{}, "sh", "-c", "sleep 1000 & echo x; wait")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ var ErrFrame = errors.New("bad frame")
 
 // Cutter cuts a server's bytes into messages. The zero value is ready. It holds
 // memory only while a message is incomplete.
-type Cutter struct {
+type Parser struct {
 	rest  []byte // an incomplete frame
 	whole []byte // the fragments so far
 	op    Opcode // of the fragmented message; 0: none is open
@@ -35,12 +35,12 @@ type Cutter struct {
 
 // Feed calls message for each complete message and control frame, in order; the
 // payload is good until message returns. It stops at the first error.
-func (c *Cutter) Feed(b []byte, message func(op Opcode, payload []byte)) error {
+func (c *Parser) Feed(b []byte, message func(op Opcode, payload []byte)) error {
 	if len(c.rest) > 0 {
 		b = append(c.rest, b...)
 	}
 	for {
-		f, n, err := cut(b)
+		f, n, err := parseFrame(b)
 		if err != nil {
 			return err
 		}
@@ -56,11 +56,11 @@ func (c *Cutter) Feed(b []byte, message func(op Opcode, payload []byte)) error {
 }
 
 // keep holds what is left in memory of its own, and none if nothing is left.
-func (c *Cutter) keep(b []byte) {
+func (c *Parser) keep(b []byte) {
 	c.rest = append([]byte(nil), b...)
 }
 
-func (c *Cutter) frame(f frame, message func(Opcode, []byte)) error {
+func (c *Parser) frame(f frame, message func(Opcode, []byte)) error {
 	switch {
 	case f.op >= Close || f.fin && f.op != Continuation && c.op == 0:
 		message(f.op, f.payload)
@@ -74,7 +74,7 @@ func (c *Cutter) frame(f frame, message func(Opcode, []byte)) error {
 	return nil
 }
 
-func (c *Cutter) fragment(f frame, message func(Opcode, []byte)) {
+func (c *Parser) fragment(f frame, message func(Opcode, []byte)) {
 	if f.op != Continuation {
 		c.op = f.op
 	}
@@ -92,7 +92,7 @@ type frame struct {
 }
 
 // cut returns the first frame of b and its length; 0 if it is incomplete.
-func cut(b []byte) (frame, int, error) {
+func parseFrame(b []byte) (frame, int, error) {
 	if len(b) < 2 {
 		return frame{}, 0, nil
 	}

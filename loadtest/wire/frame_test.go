@@ -28,7 +28,7 @@ type message struct {
 	text string
 }
 
-func feed(t *testing.T, c *Cutter, pieces ...[]byte) (list []message, err error) {
+func feed(t *testing.T, c *Parser, pieces ...[]byte) (list []message, err error) {
 	t.Helper()
 	for _, p := range pieces {
 		err := c.Feed(p, func(op Opcode, payload []byte) { list = append(list, message{op, string(payload)}) })
@@ -53,7 +53,7 @@ func TestCutterJoinsWhatWasSplitAnywhere(t *testing.T) {
 		if at == 400 {
 			at = len(stream) - 40 // nothing new happens inside the payload
 		}
-		var c Cutter
+		var c Parser
 		got, err := feed(t, &c, stream[:at], stream[at:])
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("split at %d: %d messages, %v", at, len(got), err)
@@ -65,7 +65,7 @@ func TestCutterJoinsWhatWasSplitAnywhere(t *testing.T) {
 }
 
 func TestCutterByteByByte(t *testing.T) {
-	var c Cutter
+	var c Parser
 	var got []message
 	for _, b := range slices.Concat(serverFrame(0x81, "one"), serverFrame(0x01, "t"), serverFrame(0x80, "wo")) {
 		list, err := feed(t, &c, []byte{b})
@@ -91,7 +91,7 @@ func TestCutterRefuses(t *testing.T) {
 		"a frame over the limit":       {0x81, 127, 0, 0, 0, 0, 0xff, 0, 0, 0},
 		"a negative length":            {0x81, 127, 0xff, 0, 0, 0, 0, 0, 0, 0},
 	} {
-		var c Cutter
+		var c Parser
 		if _, err := feed(t, &c, stream); !errors.Is(err, ErrFrame) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -99,7 +99,7 @@ func TestCutterRefuses(t *testing.T) {
 }
 
 func TestCutterBoundsFragments(t *testing.T) {
-	var c Cutter
+	var c Parser
 	piece := serverFrame(0x00, strings.Repeat("a", MaxFrame/4))
 	_, err := feed(t, &c, serverFrame(0x01, "a"), piece, piece, piece, piece)
 	if !errors.Is(err, ErrFrame) {
@@ -117,7 +117,7 @@ func TestAppendFrameIsMaskedWithZeros(t *testing.T) {
 		// What a server sees, without the mask, is the same frame.
 		b[1] &^= 0x80
 		head := len(b) - size - 4
-		var c Cutter
+		var c Parser
 		got, err := feed(t, &c, append(b[:head:head], payload...))
 		if err != nil || len(got) != 1 || got[0].text != string(payload) {
 			t.Errorf("%d bytes: %v", size, err)
@@ -141,7 +141,7 @@ func FuzzCutter(f *testing.F) {
 	f.Add([]byte{0x81, 127, 0, 0, 0, 0, 0xff, 0, 0, 0}, uint16(1))
 	f.Fuzz(func(t *testing.T, stream []byte, at uint16) {
 		i := int(at) % (len(stream) + 1)
-		var whole, split Cutter
+		var whole, split Parser
 		want, err1 := feed(t, &whole, stream)
 		got, err2 := feed(t, &split, stream[:i], stream[i:])
 		if !slices.Equal(got, want) || (err1 == nil) != (err2 == nil) {
@@ -157,7 +157,7 @@ func FuzzCutter(f *testing.F) {
 
 func BenchmarkCutter(b *testing.B) {
 	frame := serverFrame(0x81, string(Message(200)))
-	var c Cutter
+	var c Parser
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := c.Feed(frame, func(_ Opcode, payload []byte) {

@@ -25,7 +25,7 @@ const (
 // CutResponse returns the first response of b and its length; 0 if it is
 // incomplete. It reads what gateways answer to a publish or an upgrade: bodies
 // of known length, no chunks. The parts are slices of b.
-func CutResponse(b []byte) (Response, int, error) {
+func ParseResponse(b []byte) (Response, int, error) {
 	end := bytes.Index(b, []byte("\r\n\r\n"))
 	if end < 0 {
 		if len(b) > maxHead {

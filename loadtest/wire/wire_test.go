@@ -73,7 +73,7 @@ func TestCutResponse(t *testing.T) {
 		{"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", 429, "", 53},
 		{"HTTP/1.1 200", 0, "", 0},
 	} {
-		r, n, err := CutResponse([]byte(c.in))
+		r, n, err := ParseResponse([]byte(c.in))
 		if err != nil || n != c.n || r.Status != c.status || string(r.Body) != c.body {
 			t.Errorf("%q: %d %q, %d bytes, %v", c.in, r.Status, r.Body, n, err)
 		}
@@ -86,7 +86,7 @@ func TestCutResponseRefuses(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "\r\n\r\n", strings.Repeat("x", maxHead+1),
 	} {
-		if r, n, err := CutResponse([]byte(in)); !errors.Is(err, ErrResponse) {
+		if r, n, err := ParseResponse([]byte(in)); !errors.Is(err, ErrResponse) {
 			t.Errorf("%.40q: %d, %d, %v", in, r.Status, n, err)
 		}
 	}
@@ -99,7 +99,7 @@ func FuzzCutResponse(f *testing.F) {
 	f.Add([]byte("HTTP/1.0 404 Not Found\r\nX: y\r\ncontent-length:1\r\n\r\na"))
 	f.Add([]byte("HTTP/1.1 101 \r\n\r\n\x81\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, n, err := CutResponse(b)
+		r, n, err := ParseResponse(b)
 		if err != nil || n == 0 {
 			return
 		}
@@ -122,7 +122,7 @@ func FuzzCutResponse(f *testing.F) {
 }
 
 func TestUpgradedBelievesOnlyTheRightAnswer(t *testing.T) {
-	r, n, err := CutResponse(SwitchingProtocols)
+	r, n, err := ParseResponse(SwitchingProtocols)
 	if err != nil || n != len(SwitchingProtocols) {
 		t.Fatal(n, err)
 	}
@@ -133,7 +133,7 @@ func TestUpgradedBelievesOnlyTheRightAnswer(t *testing.T) {
 		"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: no\r\n\r\n", "HTTP/1.1 101 X\r\n\r\n",
 		"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno",
 	} {
-		r, _, err := CutResponse([]byte(bad))
+		r, _, err := ParseResponse([]byte(bad))
 		if err != nil {
 			t.Fatal(err)
 		}

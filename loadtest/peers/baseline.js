@@ -1,8 +1,8 @@
-// The server of the article that the gateway starts from, as it describes it:
-// express, ws and ioredis; the user from the query string ("simplified auth"),
-// no log, no pings, no bound on a slow socket.
+// The Node baseline: express, ws and ioredis as the usual tutorial combines them.
+// The user comes from the query string, there are no log and no pings, and the
+// queue of a slow socket is unbounded.
 //
-//   node article.js <host:port> <redis url> <requests a minute, or off>
+//   node baseline.js <host:port> <redis url> <requests a minute, or off>
 //
 // Prints "ready" once it listens and its subscription is confirmed.
 import { randomBytes } from 'node:crypto';
@@ -17,10 +17,10 @@ const [host, port] = address.split(':');
 
 const options = { maxRetriesPerRequest: 3, retryStrategy: (times) => Math.min(times * 50, 2000) };
 const redis = new Redis(redisURL, options);
-const subscriber = new Redis(redisURL, options); // a subscribed connection can do nothing else
+const subscriber = new Redis(redisURL, options); // a subscribed connection accepts no other commands
 for (const client of [redis, subscriber]) client.on('error', (error) => console.error('redis:', error.message));
 
-// Sockets, by user.
+// Sockets by user.
 const connections = new Map();
 
 function join(userId, socket) {

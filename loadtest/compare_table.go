@@ -15,19 +15,19 @@ import (
 	"herald/loadtest/target"
 )
 
-// line is one row of the table: a number of a part, and what it should be.
-type line struct {
+// rowSpec describes one row of the table: a metric of a part, and its goals.
+type rowSpec struct {
 	name   string
 	part   string
 	metric string
 	unit   measure.Unit
 	more   bool // more is better
-	floor  bool // divided by what one raw write costs
+	floor  bool // divided by the cost of one raw write
 	least  goal
 	aim    goal
 }
 
-// goal is a limit of the number itself, or of its ratio to the article's server.
+// goal is a limit on the gateway's value, or on its ratio to the Node baseline.
 type goal struct {
 	limit float64
 	ratio bool
@@ -38,39 +38,39 @@ func value(v float64) goal { return goal{limit: v} }
 
 const micro = 1e-6
 
-// lines are the table.
-var lines = []line{
+// rowSpecs holds the rows of the table.
+var rowSpecs = []rowSpec{
 	{name: "HTTP publish → socket, {publishers} publishers", part: scenario.PartPublish, metric: scenario.Rate, unit: measure.PerSecond, more: true, least: ratio(4.5), aim: ratio(6.5)},
 	{name: "… server CPU per message", part: scenario.PartPublish, metric: scenario.CPUPerMessage, unit: measure.Seconds, least: ratio(0.20), aim: ratio(0.13)},
 	{name: "… Redis CPU per message", part: scenario.PartPublish, metric: scenario.RedisPerMsg, unit: measure.Seconds},
-	{name: "p50 at 1,000 publishes/s", part: scenario.PartPaced, metric: scenario.Delivery + " p50", unit: measure.Seconds},
-	{name: "p99 at 1,000 publishes/s", part: scenario.PartPaced, metric: scenario.Delivery + " p99", unit: measure.Seconds, least: value(800 * micro), aim: value(450 * micro)},
-	{name: "… everything on one processor that is kept awake: p50", part: scenario.PartConfined, metric: scenario.Delivery + " p50", unit: measure.Seconds},
+	{name: "p50 at 1,000 publishes/s", part: scenario.PartFixedRate, metric: scenario.Delivery + " p50", unit: measure.Seconds},
+	{name: "p99 at 1,000 publishes/s", part: scenario.PartFixedRate, metric: scenario.Delivery + " p99", unit: measure.Seconds, least: value(800 * micro), aim: value(450 * micro)},
+	{name: "… everything on one CPU that is kept awake: p50", part: scenario.PartConfined, metric: scenario.Delivery + " p50", unit: measure.Seconds},
 	{name: "… p99", part: scenario.PartConfined, metric: scenario.Delivery + " p99", unit: measure.Seconds, least: value(800 * micro), aim: value(450 * micro)},
 	{name: "Redis channel → sockets", part: scenario.PartRedis, metric: scenario.Rate, unit: measure.PerSecond, more: true, least: ratio(1.8), aim: ratio(2.5)},
 	{name: "… server CPU per message", part: scenario.PartRedis, metric: scenario.CPUPerMessage, unit: measure.Seconds, least: ratio(0.55), aim: ratio(0.40)},
 	{name: "stored frames of another node → sockets", part: scenario.PartStored, metric: scenario.Rate, unit: measure.PerSecond, more: true},
-	{name: "… CPU per message of the node that delivers", part: scenario.PartStored, metric: scenario.CPUPerMessage, unit: measure.Seconds},
+	{name: "… CPU per message of the delivering node", part: scenario.PartStored, metric: scenario.CPUPerMessage, unit: measure.Seconds},
 	{name: "one user, {sockets} sockets, 1 in flight: CPU per delivery", part: scenario.PartFanout1, metric: scenario.CPUPerMessage, unit: measure.Seconds},
-	{name: "… to one raw write of a ready frame", part: scenario.PartFanout1, metric: scenario.CPUPerMessage, unit: measure.Times, floor: true, least: value(1.4), aim: value(1.1)},
+	{name: "… relative to one raw write of a ready frame", part: scenario.PartFanout1, metric: scenario.CPUPerMessage, unit: measure.Times, floor: true, least: value(1.4), aim: value(1.1)},
 	{name: "… 4 in flight: CPU per delivery", part: scenario.PartFanout4, metric: scenario.CPUPerMessage, unit: measure.Seconds, least: ratio(0.65), aim: ratio(0.5)},
 	{name: "… 4 in flight: deliveries", part: scenario.PartFanout4, metric: scenario.Rate, unit: measure.PerSecond, more: true},
-	{name: "connects (ours: with a session looked up in Redis)", part: scenario.PartConnect, metric: scenario.Rate, unit: measure.PerSecond, more: true},
-	{name: "… server CPU each", part: scenario.PartConnect, metric: scenario.CPUPerConnect, unit: measure.Seconds, least: ratio(1.0), aim: ratio(0.6)},
-	{name: "… Redis CPU each", part: scenario.PartConnect, metric: scenario.RedisPerConn, unit: measure.Seconds},
+	{name: "connects (Herald: with a session lookup in Redis)", part: scenario.PartConnect, metric: scenario.Rate, unit: measure.PerSecond, more: true},
+	{name: "… server CPU per connect", part: scenario.PartConnect, metric: scenario.CPUPerConnect, unit: measure.Seconds, least: ratio(1.0), aim: ratio(0.6)},
+	{name: "… Redis CPU per connect", part: scenario.PartConnect, metric: scenario.RedisPerConn, unit: measure.Seconds},
 	{name: "RSS per idle connection, {idle} of them, after use", part: scenario.PartIdle, metric: scenario.RSSPerConn, unit: measure.Bytes, least: ratio(1.0), aim: value(2 << 10)},
 	{name: "CPU per idle connection and second", part: scenario.PartIdle, metric: scenario.CPUPerIdle, unit: measure.Seconds, least: value(2.2 * micro), aim: value(1.7 * micro)},
 }
 
-// parts are those of a suite in the order of the table.
+// parts lists the parts of a comparison in the order of the table.
 var parts = []string{
-	scenario.PartPublish, scenario.PartPaced, scenario.PartConfined, scenario.PartRedis, scenario.PartStored, scenario.PartFanout1, scenario.PartFanout4,
+	scenario.PartPublish, scenario.PartFixedRate, scenario.PartConfined, scenario.PartRedis, scenario.PartStored, scenario.PartFanout1, scenario.PartFanout4,
 	scenario.PartConnect, scenario.PartIdle,
 }
 
-// report makes the table and gathers the results behind it.
+// report builds the table and collects the results behind it.
 func (c *comparison) report() *report.Report {
-	r := &report.Report{Title: "Herald beside others", Table: &report.Table{Against: target.Article.Title()}}
+	r := &report.Report{Title: "Herald beside other servers", Table: &report.Table{Against: target.Baseline.Title()}}
 	medians := map[target.Kind]map[string]measure.Result{}
 	for _, kind := range c.kinds {
 		r.Table.Servers = append(r.Table.Servers, kind.Title())
@@ -87,7 +87,7 @@ func (c *comparison) report() *report.Report {
 	write, ok := raw.Median(scenario.WritePerFrame)
 	if ok {
 		r.Results = append(r.Results, raw)
-		c.note("One raw write of a ready frame took %s of processor time.", measure.Seconds.Format(write))
+		c.note("One raw write of a ready frame took %s of CPU time.", measure.Seconds.Format(write))
 	}
 	for _, result := range r.Results {
 		for _, n := range general(result.Notes()) {
@@ -95,13 +95,13 @@ func (c *comparison) report() *report.Report {
 		}
 	}
 	r.Notes = c.notes
-	for _, l := range lines {
+	for _, l := range rowSpecs {
 		r.Table.Rows = append(r.Table.Rows, c.row(l, medians, write))
 	}
 	return r
 }
 
-// general are notes about the machine, which hold for all results.
+// general returns the notes about the machine, which apply to all results.
 func general(notes []string) (list []string) {
 	for _, n := range notes {
 		if strings.HasPrefix(n, "Other programs") || strings.HasPrefix(n, "All cores") {
@@ -111,7 +111,7 @@ func general(notes []string) (list []string) {
 	return list
 }
 
-func (c *comparison) row(l line, medians map[target.Kind]map[string]measure.Result, write float64) report.Row {
+func (c *comparison) row(l rowSpec, medians map[target.Kind]map[string]measure.Result, write float64) report.Row {
 	o := c.plan.suite
 	name := strings.NewReplacer(
 		"{publishers}", thousands(o.Publishers), "{sockets}", thousands(o.Connections), "{idle}", thousands(c.plan.idle.connections),
@@ -130,7 +130,7 @@ func (c *comparison) row(l line, medians map[target.Kind]map[string]measure.Resu
 		switch kind {
 		case target.Herald:
 			ours = v
-		case target.Article:
+		case target.Baseline:
 			theirs = v
 		}
 	}
@@ -146,9 +146,8 @@ func (c *comparison) row(l line, medians map[target.Kind]map[string]measure.Resu
 
 func thousands(n int) string { return measure.Plain.Format(float64(n)) }
 
-// met says whether what is wanted is reached: "no", "yes" or "aim"; "" if it is
-// not known.
-func (l line) met(ours, ratio *float64) string {
+// met returns "no", "yes" or "aim" for the goals that are reached; "" if unknown.
+func (l rowSpec) met(ours, ratio *float64) string {
 	least, known := l.reached(l.least, ours, ratio)
 	aim, _ := l.reached(l.aim, ours, ratio)
 	switch {
@@ -162,7 +161,7 @@ func (l line) met(ours, ratio *float64) string {
 	return "no"
 }
 
-func (l line) text(g goal) string {
+func (l rowSpec) text(g goal) string {
 	sign, unit := "≤", l.unit
 	if l.more {
 		sign = "≥"
@@ -173,7 +172,7 @@ func (l line) text(g goal) string {
 	return sign + " " + unit.Format(g.limit)
 }
 
-func (l line) reached(g goal, ours, ratio *float64) (ok, known bool) {
+func (l rowSpec) reached(g goal, ours, ratio *float64) (ok, known bool) {
 	v := ours
 	if g.ratio {
 		v = ratio

@@ -1,6 +1,6 @@
 //go:build linux
 
-package crowd
+package clients
 
 import (
 	"context"
@@ -15,24 +15,24 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Caller sends HTTP requests over connections that it keeps alive, one at a
-// time on each, all from one loop.
+// Caller sends HTTP requests over keep-alive connections, one request at a time on
+// each, all from one loop.
 type Caller struct {
 	// Static after construction.
 	loop  *loop.Loop
 	peer  unix.SockaddrInet4
-	grace time.Duration // how long answers may take after the last request
+	grace time.Duration // time limit for answers after the last request
 
 	// Owned by the loop's thread.
 	calls []*call
 	buf   []byte
-	work  *working
+	work  *job
 
 	answered, sent atomic.Int64
 }
 
-// NewCaller returns a caller with n connections, which are opened when they are
-// needed. The loop must outlive it.
+// NewCaller returns a caller with n connections, which it opens on first use. The
+// loop must outlive it.
 func NewCaller(l *loop.Loop, addr string, n int) (*Caller, error) {
 	peer, err := sockaddr(addr)
 	if err != nil {
@@ -45,58 +45,58 @@ func NewCaller(l *loop.Loop, addr string, n int) (*Caller, error) {
 	return c, nil
 }
 
-// Work is what a caller is to do.
+// Work describes the requests that a Caller sends.
 type Work struct {
 	// Request appends the i-th request. It is called on the loop's thread.
 	Request func(dst []byte, i int, due time.Duration) []byte
-	// Answer is called with each answer, on the loop's thread. Default: nobody is.
+	// Answer is called on the loop's thread with each response. Optional.
 	Answer func(i int, r wire.Response)
-	// Failed is called with each request that was not answered with a 2xx, on
-	// the loop's thread. Default: nobody is.
+	// Failed is called on the loop's thread with each request that got no 2xx
+	// response. Optional.
 	Failed func(i int)
-	// Ready says whether one more may be sent; where it may not, it is asked
-	// again soon. Default: always.
+	// Ready reports whether the next request may be sent; it is polled every
+	// 200 µs. Default: always.
 	Ready func() bool
-	// Pace is when each is due. Default: as soon as a connection is free.
-	Pace measure.Pace
-	// For is how long to go on. What is due by then on a schedule is still sent, if
-	// the server frees a connection for it within five seconds more. Default:
-	// until Count, or until the context ends.
+	// Schedule sets when each request is due. Default: as soon as a connection is free.
+	Schedule measure.Schedule
+	// For limits the duration. Requests due by then are still sent if a connection
+	// becomes free within five more seconds. Default: until Count requests are
+	// sent, or the context ends.
 	For time.Duration
-	// Count is how many to send. Default: no limit.
+	// Count limits the number of requests. Default: no limit.
 	Count int
 }
 
-// Answers is what became of Work.
+// Answers is the result of Work.
 type Answers struct {
-	Sent, OK int // OK: answered with a 2xx
-	Failed   int // answered otherwise, or not at all
-	Took     time.Duration
-	Latency  *measure.Histogram // from when a request was due to its answer
-	Slip     *measure.Histogram // on a schedule, from when it was due until it was sent, for those that nothing but the load generator held up
-	Unsent   *measure.Histogram // how long those have waited that were due and never sent, as no connection was free: they are in no other number
-	Err      error              // the first failure
+	Sent, OK  int // OK: a 2xx response
+	Failed    int // any other response, or none
+	Took      time.Duration
+	Latency   *measure.Histogram // from the time a request was due to its response
+	SendDelay *measure.Histogram // on a schedule: from due to sent, for requests that only the load generator delayed
+	Unsent    *measure.Histogram // waiting time of requests that were due and never sent, for lack of a free connection; not counted elsewhere
+	Err       error              // the first failure
 }
 
-// working is work under way, owned by the loop's thread.
-type working struct {
+// job is Work in progress. Owned by the loop's thread.
+type job struct {
 	Work
-	began    time.Duration
-	next     int
-	inFlight int
-	waiting  bool // a timer is set
-	held     bool // by what is not the load generator's fault: no free connection, or not Ready
-	over     bool // nothing more is sent
-	a        Answers
-	done     chan struct{} // closed when it is over and nothing is in flight
+	began      time.Duration
+	next       int
+	inFlight   int
+	waiting    bool // a timer is set
+	serverBusy bool // the server delays the next request: no free connection, or not Ready
+	stopped    bool // no further request is sent
+	a          Answers
+	done       chan struct{} // closed when stopped and nothing is in flight
 }
 
 const grace = 5 * time.Second
 
-// Do sends requests until the work is done, and waits for their answers. One
-// Do at a time.
+// Do sends the requests of w and waits for their responses. Only one Do may run at
+// a time.
 func (c *Caller) Do(ctx context.Context, w Work) Answers {
-	work := &working{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), Slip: measure.NewHistogram(), Unsent: measure.NewHistogram()}}
+	work := &job{Work: w, done: make(chan struct{}), a: Answers{Latency: measure.NewHistogram(), SendDelay: measure.NewHistogram(), Unsent: measure.NewHistogram()}}
 	c.loop.Call(func() {
 		c.work = work
 		work.began = loop.Now()
@@ -118,10 +118,10 @@ func (c *Caller) Do(ctx context.Context, w Work) Answers {
 	return work.a
 }
 
-// Sent and Answered count over all work.
+// Sent counts the requests of all Do calls.
 func (c *Caller) Sent() int64 { return c.sent.Load() }
 
-// Answered counts answers of any status.
+// Answered counts the responses of all Do calls, with any status.
 func (c *Caller) Answered() int64 { return c.answered.Load() }
 
 // Close closes the connections.
@@ -133,23 +133,23 @@ func (c *Caller) Close() {
 	})
 }
 
-// timeIsUp ends the work, but not before what is due has been sent: leaving that
-// out would spare a server that stalls.
-func (c *Caller) timeIsUp(w *working) {
-	if c.work != w || w.over {
+// timeIsUp stops the work once every due request is sent. Dropping them would hide
+// a stalled server.
+func (c *Caller) timeIsUp(w *job) {
+	if c.work != w || w.stopped {
 		return
 	}
-	if !w.Pace.Open() {
+	if !w.Schedule.Open() {
 		c.finish(w)
 		return
 	}
-	if n := w.Pace.Count(w.For); w.Count == 0 || n < w.Count {
+	if n := w.Schedule.Count(w.For); w.Count == 0 || n < w.Count {
 		w.Count = n
 	}
 	c.loop.At(loop.Now()+c.grace, func() {
-		if c.work == w && !w.over {
+		if c.work == w && !w.stopped {
 			for i := w.next; i < w.Count; i++ {
-				w.a.Unsent.Record(loop.Now() - w.began - w.Pace.Due(i))
+				w.a.Unsent.Record(loop.Now() - w.began - w.Schedule.Due(i))
 			}
 			c.finish(w)
 		}
@@ -157,65 +157,65 @@ func (c *Caller) timeIsUp(w *working) {
 	c.more()
 }
 
-func (c *Caller) finish(w *working) {
-	if c.work != w || w.over {
+func (c *Caller) finish(w *job) {
+	if c.work != w || w.stopped {
 		return
 	}
-	w.over = true
+	w.stopped = true
 	c.loop.At(loop.Now()+c.grace, func() { c.abandon(w) })
-	c.settle()
+	c.closeIfDone()
 }
 
-// abandon counts what is still in flight as failed.
-func (c *Caller) abandon(w *working) {
+// abandon fails the requests that are still in flight.
+func (c *Caller) abandon(w *job) {
 	if c.work != w {
 		return
 	}
 	for _, k := range c.calls {
 		if k.busy {
-			c.failed(k, fmt.Errorf("no answer within %v", c.grace))
+			c.failed(k, fmt.Errorf("no response within %v", c.grace))
 		}
 	}
-	w.over = true
-	c.settle()
+	w.stopped = true
+	c.closeIfDone()
 }
 
-// settle ends the work if there is nothing left of it.
-func (c *Caller) settle() {
+// closeIfDone completes the work when it is stopped and nothing is in flight.
+func (c *Caller) closeIfDone() {
 	w := c.work
-	if w == nil || w.inFlight > 0 || !w.over {
+	if w == nil || w.inFlight > 0 || !w.stopped {
 		return
 	}
 	c.work = nil
 	close(w.done)
 }
 
-// retry is how soon Ready is asked again.
+// retry is the poll interval of Ready.
 const retry = 200 * time.Microsecond
 
-// more sends what is due and has a free connection.
+// more sends due requests while connections are free.
 func (c *Caller) more() {
-	for w := c.work; w != nil && !w.over; w = c.work {
+	for w := c.work; w != nil && !w.stopped; w = c.work {
 		if w.Count > 0 && w.next >= w.Count {
 			c.finish(w)
 			return
 		}
 		k := c.free()
 		if k == nil {
-			w.held = true
-			return // the next answer calls
+			w.serverBusy = true
+			return // the next response calls more
 		}
 		now := loop.Now()
 		due := now
-		if w.Pace.Open() {
-			if due = w.began + w.Pace.Due(w.next); due > now {
-				w.held = false
+		if w.Schedule.Open() {
+			if due = w.began + w.Schedule.Due(w.next); due > now {
+				w.serverBusy = false
 				c.wait(w, due)
 				return
 			}
 		}
 		if w.Ready != nil && !w.Ready() {
-			w.held = true
+			w.serverBusy = true
 			c.wait(w, now+retry)
 			return
 		}
@@ -224,7 +224,7 @@ func (c *Caller) more() {
 	}
 }
 
-func (c *Caller) wait(w *working, until time.Duration) {
+func (c *Caller) wait(w *job, until time.Duration) {
 	if w.waiting {
 		return
 	}
@@ -235,7 +235,7 @@ func (c *Caller) wait(w *working, until time.Duration) {
 func (c *Caller) free() *call {
 	for i, k := range c.calls {
 		if !k.busy {
-			// The first ones are the busy ones: look behind them next time.
+			// Busy connections gather at the front: move this one to the end.
 			c.calls[i], c.calls[len(c.calls)-1] = c.calls[len(c.calls)-1], k
 			return k
 		}
@@ -249,8 +249,8 @@ func (c *Caller) begin(k *call, i int, due, now time.Duration) {
 	w.inFlight++
 	w.a.Sent++
 	c.sent.Add(1)
-	if w.Pace.Open() && !w.held {
-		w.a.Slip.Record(now - due)
+	if w.Schedule.Open() && !w.serverBusy {
+		w.a.SendDelay.Record(now - due)
 	}
 	k.out = w.Request(k.out[:0], i, due)
 	k.send()
@@ -267,13 +267,13 @@ func (c *Caller) answer(k *call, r wire.Response) {
 	if r.Status/100 == 2 {
 		w.a.OK++
 	} else {
-		w.fail(k.i, fmt.Errorf("answered %d: %.300s", r.Status, r.Body))
+		w.fail(k.i, fmt.Errorf("response %d: %.300s", r.Status, r.Body))
 	}
 	if w.Answer != nil {
 		w.Answer(k.i, r)
 	}
 	c.more()
-	c.settle()
+	c.closeIfDone()
 }
 
 func (c *Caller) failed(k *call, err error) {
@@ -283,11 +283,11 @@ func (c *Caller) failed(k *call, err error) {
 	w.inFlight--
 	w.a.Took = loop.Now() - w.began
 	w.fail(k.i, err)
-	c.settle()
-	c.loop.At(loop.Now()+10*time.Millisecond, c.more) // a server that is gone is not asked in a tight loop
+	c.closeIfDone()
+	c.loop.At(loop.Now()+10*time.Millisecond, c.more) // no tight loop against a dead server
 }
 
-func (w *working) fail(i int, err error) {
+func (w *job) fail(i int, err error) {
 	w.a.Failed++
 	if w.Failed != nil {
 		w.Failed(i)
@@ -305,7 +305,7 @@ type call struct {
 	i      int
 	due    time.Duration
 	out    []byte // the request
-	in     []byte // of the answer, while it is incomplete
+	in     []byte // the incomplete response
 }
 
 func (k *call) send() {
@@ -328,8 +328,8 @@ func (k *call) send() {
 	}
 }
 
-// dial opens a connection and waits for its events on the loop, on whose thread
-// it is called. Connecting blocks: on the loopback network it takes no time.
+// dial opens a connection and adds it to the loop. To be called on the loop's
+// thread. It blocks while connecting, which is negligible on the loopback network.
 func dial(l *loop.Loop, peer unix.SockaddrInet4, h loop.Handler) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -359,16 +359,16 @@ func (k *call) Ready(events uint32) {
 	}
 }
 
-// take is called with what was read; false: no more of it.
+// take handles what was read. It returns false when the connection was replaced.
 func (k *call) take(b []byte, err error) bool {
 	fd := k.fd
 	switch {
 	case err == nil:
 		k.read(b)
 	case k.busy:
-		k.caller.failed(k, fmt.Errorf("connection lost before the answer: %w", err))
+		k.caller.failed(k, fmt.Errorf("connection lost before the response: %w", err))
 	default:
-		k.close() // a server may close what is idle
+		k.close() // a server may close an idle connection
 	}
 	return k.fd == fd
 }
@@ -377,7 +377,7 @@ func (k *call) read(b []byte) {
 	if len(k.in) > 0 {
 		b = append(k.in, b...)
 	}
-	r, n, err := wire.CutResponse(b)
+	r, n, err := wire.ParseResponse(b)
 	switch {
 	case err == nil && n == 0:
 		k.in = append([]byte(nil), b...)

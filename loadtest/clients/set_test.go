@@ -1,6 +1,6 @@
 //go:build linux
 
-package crowd
+package clients
 
 import (
 	"bytes"
@@ -105,7 +105,7 @@ func (s speaker) Frame(payload []byte) ([]byte, bool) {
 	return nil, string(payload) == "hi"
 }
 
-func newCrowd(t testing.TB, addr string, greets bool, o Options) *Crowd {
+func newSet(t testing.TB, addr string, greets bool, o Options) *Set {
 	t.Helper()
 	c, err := New(addr, speaker{greets}, []*loop.Loop{newLoop(t), newLoop(t)}, o)
 	if err != nil {
@@ -145,9 +145,9 @@ func TestSocketsReceiveAndAnswer(t *testing.T) {
 		}
 		pongs.Store(strings.Fields(head)[1], string(got))
 	})
-	c := newCrowd(t, s.addr, true, Options{})
+	c := newSet(t, s.addr, true, Options{})
 	stop := c.Record()
-	a := c.Connect(t.Context(), Arrivals{Users: list(20)})
+	a := c.Connect(t.Context(), ConnectPlan{Users: list(20)})
 	if a.Opened != 20 || a.Failed != 0 || a.Latency.Count() != 20 {
 		t.Fatalf("%+v", a)
 	}
@@ -181,8 +181,8 @@ func TestSocketsReceiveAndAnswer(t *testing.T) {
 	if _, ok := pongs.Load("/" + wire.UserID(19) + "?since=-1"); !ok || n != 20 {
 		t.Errorf("%d answers", n)
 	}
-	if c.Open() != 20 || len(c.Endings()) != 0 {
-		t.Errorf("%d open, endings %v", c.Open(), c.Endings())
+	if c.Open() != 20 || len(c.CloseCodes()) != 0 {
+		t.Errorf("%d open, close codes %v", c.Open(), c.CloseCodes())
 	}
 }
 
@@ -191,8 +191,8 @@ func TestRefusedUpgrades(t *testing.T) {
 		request(c)
 		_, _ = c.Write([]byte("HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\nno sid"))
 	})
-	c := newCrowd(t, s.addr, true, Options{})
-	a := c.Connect(t.Context(), Arrivals{Users: list(10)})
+	c := newSet(t, s.addr, true, Options{})
+	a := c.Connect(t.Context(), ConnectPlan{Users: list(10)})
 	if a.Opened != 0 || a.Failed != 10 || a.Err == nil || !strings.Contains(a.Err.Error(), "401 no sid") {
 		t.Errorf("%+v", a)
 	}
@@ -205,16 +205,16 @@ func TestNobodyListens(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	c := newCrowd(t, addr, false, Options{})
-	if a := c.Connect(t.Context(), Arrivals{Users: list(5)}); a.Failed != 5 || a.Err == nil {
+	c := newSet(t, addr, false, Options{})
+	if a := c.Connect(t.Context(), ConnectPlan{Users: list(5)}); a.Failed != 5 || a.Err == nil {
 		t.Errorf("%+v", a)
 	}
 }
 
 func TestAServerThatNeverAnswers(t *testing.T) {
 	s := newServer(t, func(c net.Conn) { request(c) })
-	c := newCrowd(t, s.addr, false, Options{})
-	a := c.Connect(t.Context(), Arrivals{Users: list(100), Abreast: 10, Timeout: 50 * time.Millisecond})
+	c := newSet(t, s.addr, false, Options{})
+	a := c.Connect(t.Context(), ConnectPlan{Users: list(100), Concurrency: 10, Timeout: 50 * time.Millisecond})
 	if a.Failed != 100 || !errors.Is(a.Err, context.DeadlineExceeded) {
 		t.Errorf("%d failed, %v", a.Failed, a.Err)
 	}
@@ -227,8 +227,8 @@ func TestArrivalsAreMeasuredFromWhenTheyWereDue(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // the server's own slowness
 		_, _ = c.Write(wire.SwitchingProtocols)
 	})
-	c := newCrowd(t, s.addr, false, Options{})
-	a := c.Connect(t.Context(), Arrivals{Users: list(20), Pace: measure.Pace{PerSecond: 200}})
+	c := newSet(t, s.addr, false, Options{})
+	a := c.Connect(t.Context(), ConnectPlan{Users: list(20), Schedule: measure.Schedule{PerSecond: 200}})
 	if a.Opened != 20 || a.Latency.Quantile(0) < 49*time.Millisecond || a.Took < (95+49)*time.Millisecond {
 		t.Errorf("%d in %v, fastest %v", a.Opened, a.Took, a.Latency.Quantile(0))
 	}
@@ -237,11 +237,11 @@ func TestArrivalsAreMeasuredFromWhenTheyWereDue(t *testing.T) {
 // So are those that the load generator itself was late for.
 func TestArrivalsThatBeginLate(t *testing.T) {
 	s := newServer(t, func(c net.Conn) { request(c); _, _ = c.Write(wire.SwitchingProtocols) })
-	c := newCrowd(t, s.addr, false, Options{})
+	c := newSet(t, s.addr, false, Options{})
 	for _, shard := range c.shards {
 		shard.loop.Do(func() { time.Sleep(100 * time.Millisecond) })
 	}
-	a := c.Connect(t.Context(), Arrivals{Users: list(20), Pace: measure.Pace{PerSecond: 1000}})
+	a := c.Connect(t.Context(), ConnectPlan{Users: list(20), Schedule: measure.Schedule{PerSecond: 1000}})
 	if a.Opened != 20 || a.Latency.Quantile(0) < 70*time.Millisecond {
 		t.Errorf("%d, fastest %v", a.Opened, a.Latency.Quantile(0))
 	}
@@ -259,12 +259,12 @@ func TestEndings(t *testing.T) {
 		}
 		_ = c.Close()
 	})
-	c := newCrowd(t, s.addr, false, Options{})
-	c.Connect(t.Context(), Arrivals{Users: list(3)})
+	c := newSet(t, s.addr, false, Options{})
+	c.Connect(t.Context(), ConnectPlan{Users: list(3)})
 	for until := time.Now().Add(5 * time.Second); c.Open() > 0 && time.Now().Before(until); {
 		time.Sleep(time.Millisecond) // nothing announces it
 	}
-	if e := c.Endings(); e[4102] != 1 || e[abnormal] != 2 {
+	if e := c.CloseCodes(); e[4102] != 1 || e[abnormal] != 2 {
 		t.Errorf("%v", e)
 	}
 }
@@ -284,8 +284,8 @@ func TestIdsAndOrder(t *testing.T) {
 		_, _ = c.Write(b)
 		request(c)
 	})
-	c := newCrowd(t, s.addr, true, Options{Ids: true})
-	if a := c.Connect(t.Context(), Arrivals{Users: []int{4}}); a.Opened != 1 {
+	c := newSet(t, s.addr, true, Options{Ids: true})
+	if a := c.Connect(t.Context(), ConnectPlan{Users: []int{4}}); a.Opened != 1 {
 		t.Fatal(a.Err)
 	}
 	if got := c.LastIDs(); got[4] != 9 || c.Disorder() != 2 { // a jump, and a gap
@@ -309,8 +309,8 @@ func TestDuplicatesAndOrder(t *testing.T) {
 		}
 	})
 	defer close(send)
-	c := newCrowd(t, s.addr, false, Options{})
-	c.Connect(t.Context(), Arrivals{Users: []int{0}})
+	c := newSet(t, s.addr, false, Options{})
+	c.Connect(t.Context(), ConnectPlan{Users: []int{0}})
 	now := loop.Now()
 	for i, number := range []uint32{1, 3, 2, 3, 4, 1} { // 2 is late, 3 and 1 come again
 		send <- stamped(now, number)
@@ -347,8 +347,8 @@ func TestPauseAndResume(t *testing.T) {
 		_, _ = c.Write(stamped(0, 1))
 		request(c)
 	})
-	c := newCrowd(t, s.addr, false, Options{ReceiveBuffer: 4096})
-	c.Connect(t.Context(), Arrivals{Users: []int{0}})
+	c := newSet(t, s.addr, false, Options{ReceiveBuffer: 4096})
+	c.Connect(t.Context(), ConnectPlan{Users: []int{0}})
 	c.Each((*Socket).Pause)
 	close(send)
 	if got := c.AwaitReceived(t.Context(), 1, 50*time.Millisecond); got != 0 {
@@ -380,8 +380,8 @@ func BenchmarkReceive(b *testing.B) {
 		_, _ = c.Write(wire.SwitchingProtocols)
 		conns <- c
 	})
-	c := newCrowd(b, s.addr, false, Options{})
-	c.Connect(context.Background(), Arrivals{Users: list(100)})
+	c := newSet(b, s.addr, false, Options{})
+	c.Connect(context.Background(), ConnectPlan{Users: list(100)})
 	var to []net.Conn
 	for range 100 {
 		to = append(to, <-conns)

@@ -12,10 +12,10 @@ import (
 	"herald/loadtest/target"
 )
 
-// idle measures all servers' idle connections side by side, each with a load
-// generator of its own, since one process may not open as many sockets. They
-// connect one after another and are then measured at the same time, in which
-// they need a few percent of a core together.
+// idle measures the idle connections of all servers side by side. Each server has
+// its own load generator, because one process may not open enough sockets. They
+// connect one after another and are then measured at the same time: together they
+// use a few percent of a core.
 func (c *comparison) idle(ctx context.Context) error {
 	c.pr.of("idle")
 	var all []*runner
@@ -25,7 +25,7 @@ func (c *comparison) idle(ctx context.Context) error {
 		}
 	}()
 	for _, kind := range c.kinds {
-		if kind == target.ArticleUnlimited {
+		if kind == target.BaselineUnlimited {
 			continue // the same server
 		}
 		c.pr.phase(fmt.Sprintf("%s, %d sockets", kind.Title(), c.plan.idle.connections), 10*time.Second)
@@ -41,7 +41,7 @@ func (c *comparison) idle(ctx context.Context) error {
 	}
 	c.pr.phase("holding all of them", c.plan.idle.hold)
 	for _, i := range all {
-		if err := i.child.Say("\n"); err != nil {
+		if err := i.child.SendText("\n"); err != nil {
 			return err
 		}
 	}
@@ -63,7 +63,7 @@ func (c *comparison) startIdler(ctx context.Context, kind target.Kind) (*runner,
 	}
 	line, err := r.child.Line(ctx, time.Minute)
 	if err == nil && line != holding {
-		err = fmt.Errorf("it says %q", line)
+		err = fmt.Errorf("the child printed %q instead of %q", line, holding)
 	}
 	if err != nil {
 		r.child.Stop()

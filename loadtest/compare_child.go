@@ -16,12 +16,12 @@ import (
 	"herald/loadtest/target"
 )
 
-// runner is another process of this program that plays one scenario once, with a
-// server of its own.
+// runner is a child process of this program that runs one scenario once, with its
+// own server.
 type runner struct {
 	kind  target.Kind
 	child *target.Child
-	file  string // where it writes its results
+	file  string // the JSON results
 }
 
 func (c *comparison) startRunner(kind target.Kind, scenario string, args ...string) (*runner, error) {
@@ -34,7 +34,7 @@ func (c *comparison) startRunner(kind target.Kind, scenario string, args ...stri
 	return r, err
 }
 
-// result waits for the end of the scenario.
+// result waits for the child to exit and returns its run.
 func (r *runner) result(ctx context.Context, within time.Duration) (*measure.Run, error) {
 	if err := r.child.Wait(ctx, within); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (r *runner) result(ctx context.Context, within time.Duration) (*measure.Run
 		return nil, err
 	}
 	if len(rep.Results) != 1 || len(rep.Results[0].Runs) != 1 {
-		return nil, errors.New("no result")
+		return nil, errors.New("the child wrote no result")
 	}
 	return rep.Results[0].Runs[0], nil
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package crowd
+package clients
 
 import (
 	"context"
@@ -16,30 +16,30 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Arrivals say who connects when.
-type Arrivals struct {
-	Users   []int                // of each socket
-	Since   func(user int) int64 // where it resumes. Default: from now on
-	Pace    measure.Pace         // default: as fast as Abreast allows
-	Abreast int                  // sockets that are being opened at once, in a closed loop; default 32
-	Timeout time.Duration        // for all of them; default 60 s
+// ConnectPlan says which users connect, and when.
+type ConnectPlan struct {
+	Users       []int                // one entry per socket
+	Since       func(user int) int64 // id to resume after; negative: none. Default: none
+	Schedule    measure.Schedule     // default: as fast as Concurrency allows
+	Concurrency int                  // sockets connecting at the same time, without a schedule; default 32
+	Timeout     time.Duration        // for the whole plan; default 60 s
 }
 
-// Arrived is what became of Arrivals.
-type Arrived struct {
+// ConnectResult is the result of a ConnectPlan.
+type ConnectResult struct {
 	Opened, Failed int
-	Took           time.Duration      // from the first one due to the last one open
-	Latency        *measure.Histogram // from when it was due until it was open
-	Err            error              // of the first that failed
+	Took           time.Duration      // from the start until the last socket was open
+	Latency        *measure.Histogram // from due to open
+	Err            error              // the first failure
 }
 
 // Connect opens sockets and waits until each is open or has failed.
-func (c *Crowd) Connect(ctx context.Context, a Arrivals) Arrived {
+func (c *Set) Connect(ctx context.Context, a ConnectPlan) ConnectResult {
 	if a.Since == nil {
 		a.Since = func(int) int64 { return -1 }
 	}
-	if a.Abreast == 0 {
-		a.Abreast = 32
+	if a.Concurrency == 0 {
+		a.Concurrency = 32
 	}
 	if a.Timeout == 0 {
 		a.Timeout = time.Minute
@@ -53,7 +53,7 @@ func (c *Crowd) Connect(ctx context.Context, a Arrivals) Arrived {
 		dialers = append(dialers, d)
 		s.loop.Do(d.more)
 	}
-	sum := Arrived{Latency: measure.NewHistogram()}
+	sum := ConnectResult{Latency: measure.NewHistogram()}
 	for _, d := range dialers {
 		select {
 		case <-d.done:
@@ -64,48 +64,48 @@ func (c *Crowd) Connect(ctx context.Context, a Arrivals) Arrived {
 	return sum
 }
 
-// dialer opens one shard's part of the arrivals. Owned by the shard's thread.
+// dialer opens one shard's part of a ConnectPlan. Owned by the shard's thread.
 type dialer struct {
-	shard   *shard
-	a       Arrivals
-	began   time.Duration
-	next    int // index into a.Users
-	step    int
-	abreast int
+	shard       *shard
+	a           ConnectPlan
+	began       time.Duration
+	next        int // index into a.Users
+	step        int
+	concurrency int
 
 	active   map[*Socket]struct{}
 	waiting  bool // a timer is set
 	finished bool
-	result   Arrived
+	result   ConnectResult
 	done     chan struct{} // closed when nothing is left to open
 	once     sync.Once
 }
 
-func newDialer(s *shard, a Arrivals, began time.Duration, first, step int) *dialer {
+func newDialer(s *shard, a ConnectPlan, began time.Duration, first, step int) *dialer {
 	return &dialer{
-		shard: s, a: a, began: began, next: first, step: step, abreast: max(1, a.Abreast/step),
-		active: map[*Socket]struct{}{}, done: make(chan struct{}), result: Arrived{Latency: measure.NewHistogram()},
+		shard: s, a: a, began: began, next: first, step: step, concurrency: max(1, a.Concurrency/step),
+		active: map[*Socket]struct{}{}, done: make(chan struct{}), result: ConnectResult{Latency: measure.NewHistogram()},
 	}
 }
 
-// openLoopAbreast bounds how many are being opened at once on a schedule that
-// the server does not keep up with; they are still measured from when they were due.
-const openLoopAbreast = 2048
+// maxOpening bounds the sockets that are connecting at the same time on a schedule
+// which the server cannot keep up with. Latency still counts from the due time.
+const maxOpening = 2048
 
-// more opens what is due.
+// more opens the sockets that are due.
 func (d *dialer) more() {
 	for !d.finished && d.next < len(d.a.Users) {
 		now := loop.Now()
 		due := now
-		if d.a.Pace.Open() {
-			if due = d.began + d.a.Pace.Due(d.next); due > now {
+		if d.a.Schedule.Open() {
+			if due = d.began + d.a.Schedule.Due(d.next); due > now {
 				d.wait(due)
 				return
 			}
-			if len(d.active) >= openLoopAbreast/d.step {
-				return // the next end of one calls
+			if len(d.active) >= maxOpening/d.step {
+				return // the next result calls more
 			}
-		} else if len(d.active) >= d.abreast {
+		} else if len(d.active) >= d.concurrency {
 			return
 		}
 		user := d.a.Users[d.next]
@@ -153,7 +153,7 @@ func (d *dialer) failed(s *Socket, err error) {
 	d.later()
 }
 
-// later opens more on the next turn: a failure may come from within open.
+// later calls more on the next turn, because failed may be called from within open.
 func (d *dialer) later() {
 	d.shard.loop.At(0, d.more)
 }
@@ -164,8 +164,8 @@ func (d *dialer) ended(s *Socket) bool {
 	return ok
 }
 
-// finish gives up on what is not open yet and adds the result to sum.
-func (d *dialer) finish(cause error, sum *Arrived) {
+// finish fails the sockets that are not open yet and adds the result to sum.
+func (d *dialer) finish(cause error, sum *ConnectResult) {
 	d.finished = true
 	left := 0
 	for i := d.next; i < len(d.a.Users); i += d.step {
@@ -188,19 +188,17 @@ func (d *dialer) finish(cause error, sum *Arrived) {
 	}
 }
 
-// addresses counts the source addresses given out, over all crowds: each socket
-// has one that none before it had, so that neither ports nor limits per address
-// run out.
+// addresses counts the source addresses in use by all sets. Each socket gets a new
+// one, so that neither ports nor limits per address run out.
 var addresses atomic.Uint32
 
-// sourceAddress is one of 16 million in 127.0.0.0/8, none of which is 127.0.x.x.
+// sourceAddress returns one of 16 million addresses in 127.0.0.0/8, outside 127.0.0.0/16.
 func sourceAddress() [4]byte {
 	n := addresses.Add(1)
 	return [4]byte{127, byte(1 + n/(256*254)%254), byte(n / 254), byte(1 + n%254)}
 }
 
-// connect begins to connect. On the loopback network the kernel often is done
-// at once.
+// connect starts to connect. On the loopback network it often completes at once.
 func (s *Socket) connect() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -232,13 +230,13 @@ func (s *Socket) connect() error {
 }
 
 func (s *Socket) prepare(fd int) error {
-	if n := s.shard.crowd.o.ReceiveBuffer; n > 0 {
+	if n := s.shard.set.o.ReceiveBuffer; n > 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, n); err != nil {
 			return fmt.Errorf("SO_RCVBUF: %w", err)
 		}
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if !s.shard.crowd.local {
+	if !s.shard.set.local {
 		return nil
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
@@ -248,7 +246,7 @@ func (s *Socket) prepare(fd int) error {
 	return nil
 }
 
-// connected is the end of a connect that took its time.
+// connected completes a connect that was in progress.
 func (s *Socket) connected() {
 	code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && code != 0 {
@@ -267,16 +265,16 @@ func (s *Socket) connected() {
 
 func (s *Socket) upgrade() {
 	s.phase = upgrading
-	c := s.shard.crowd
+	c := s.shard.set
 	s.write(c.speaker.Upgrade(c.addr, s.User, s.since))
 }
 
-// upgraded reads the handshake's response; what follows it is frames already.
+// upgraded reads the response to the handshake and returns the frames behind it.
 func (s *Socket) upgraded(b []byte) (rest []byte, done bool) {
 	if len(s.head) > 0 {
 		b = append(s.head, b...)
 	}
-	r, n, err := wire.CutResponse(b)
+	r, n, err := wire.ParseResponse(b)
 	if err == nil && n == 0 {
 		s.head = append([]byte(nil), b...)
 		return nil, false
@@ -289,7 +287,7 @@ func (s *Socket) upgraded(b []byte) (rest []byte, done bool) {
 		return nil, false
 	}
 	s.head, s.phase = nil, greeting
-	if !s.shard.crowd.speaker.Greets() {
+	if !s.shard.set.speaker.Greets() {
 		s.opened()
 	}
 	return b[n:], true

@@ -18,47 +18,41 @@ import (
 	"herald/loadtest/target"
 )
 
-// play is one scenario as the command line asks for it.
-type play struct {
-	name     string
-	run      func(context.Context, *scenario.Stage, scenario.Options) (*measure.Run, error)
-	defaults loadFlags
-	gateway  []string // flags of a gateway that is started for it
-	second   bool     // a second node, which the sockets are opened on
-	hold     func(context.Context) error
-
-	serverFlags
-	loadFlags
-	thresholdFlags
-	outputFlags
+// measurement is one scenario with the flags of the command line.
+type measurement struct {
+	name string
+	spec
+	scenarioCmd
 }
 
-// all plays the runs and says what came out.
-func (p *play) all(ctx context.Context, line commandLine) error {
-	flags := p.loadFlags.over(p.defaults)
+// execute does all runs, prints the result and writes the reports.
+func (m *measurement) execute(ctx context.Context, line commandLine) error {
+	flags := m.loadFlags.withDefaults(m.defaults)
 	o, err := flags.options()
 	if err != nil {
 		return err
 	}
-	if p.Confine && p.Target != "" {
-		return fmt.Errorf("%w: --confine needs a server that is started for it, not --target", errUsage)
+	if m.Confine && m.Target != "" {
+		return fmt.Errorf("%w: --confine needs a server that loadtest starts, not --target", errUsage)
 	}
-	o.Hold = p.hold
+	if m.Hold {
+		o.Hold = awaitCommand
+	}
 	began := time.Now()
-	pr := newProgress(os.Stderr, p.Quiet)
-	runs, server, err := p.runs(ctx, pr, flags.Runs, o)
+	pr := newProgress(os.Stderr, m.Quiet)
+	runs, server, err := m.runs(ctx, pr, flags.Runs, o)
 	pr.close()
 	if err != nil {
 		return err
 	}
-	result := measure.NewResult(server, p.name, flags.shown(), runs, time.Since(began))
-	verdicts, missed := p.verdicts(result)
+	result := measure.NewResult(server, m.name, flags.shown(), runs, time.Since(began))
+	verdicts, missed := m.verdicts(result)
 	r := &report.Report{
-		Title: fmt.Sprintf("%s: %s", server, p.name), Command: string(line), Started: began, Took: time.Since(began).Seconds(),
+		Title: fmt.Sprintf("%s: %s", server, m.name), Command: string(line), Started: began, Took: time.Since(began).Seconds(),
 		Machine: machine(ctx), Results: []measure.Result{result}, Verdicts: verdicts,
 	}
 	printResult(os.Stdout, result, verdicts)
-	if err := r.Write(p.JSON, p.HTML); err != nil {
+	if err := r.Write(m.JSON, m.HTML); err != nil {
 		return err
 	}
 	if missed {
@@ -67,34 +61,34 @@ func (p *play) all(ctx context.Context, line commandLine) error {
 	return nil
 }
 
-// runs plays each on a server of its own, unless there is one already.
-func (p *play) runs(ctx context.Context, pr *progress, n int, o scenario.Options) (runs []*measure.Run, server string, err error) {
+// runs does n runs, each on a new server unless --target names one.
+func (m *measurement) runs(ctx context.Context, pr *progress, n int, o scenario.Options) (runs []*measure.Run, server string, err error) {
 	b := &target.Builder{}
 	defer b.Close()
 	for i := range n {
-		pr.of("%s, run %d of %d", p.name, i+1, n)
-		run, name, err := p.once(ctx, pr, b, o)
+		pr.of("%s, run %d of %d", m.name, i+1, n)
+		run, name, err := m.one(ctx, pr, b, o)
 		if err != nil {
-			return nil, "", fmt.Errorf("%s, run %d: %w", p.name, i+1, err)
+			return nil, "", fmt.Errorf("%s, run %d: %w", m.name, i+1, err)
 		}
 		runs, server = append(runs, run), name
 	}
 	return runs, server, nil
 }
 
-func (p *play) once(ctx context.Context, pr *progress, b *target.Builder, o scenario.Options) (*measure.Run, string, error) {
+func (m *measurement) one(ctx context.Context, pr *progress, b *target.Builder, o scenario.Options) (*measure.Run, string, error) {
 	pr.phase("starting the server", 0)
-	s, err := p.server(ctx, b)
+	s, err := m.server(ctx, b)
 	if err != nil {
 		return nil, "", err
 	}
 	defer s.Close()
-	st, err := scenario.NewStage(s, o.Loops, pr.phase)
+	st, err := scenario.NewEnv(s, o.Loops, pr.phase)
 	if err != nil {
 		return nil, "", err
 	}
 	defer st.Close()
-	if p.Confine {
+	if m.Confine {
 		release, err := st.Confine()
 		if err != nil {
 			return nil, "", err
@@ -102,34 +96,34 @@ func (p *play) once(ctx context.Context, pr *progress, b *target.Builder, o scen
 		defer release()
 	}
 	o, note := o.Fit()
-	run, err := p.run(ctx, st, o)
+	run, err := m.run(ctx, st, o)
 	if err == nil && note != "" {
 		run.Note("%s", note)
 	}
 	return run, s.Name, err
 }
 
-func (p *play) server(ctx context.Context, b *target.Builder) (*target.Server, error) {
-	if p.Target != "" {
-		s, err := target.Connect(p.existing())
+func (m *measurement) server(ctx context.Context, b *target.Builder) (*target.Server, error) {
+	if m.Target != "" {
+		s, err := target.Connect(m.existing())
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errUsage, err)
 		}
 		return s, err
 	}
-	if p.Program != "" {
-		b.Use(p.Program)
+	if m.Program != "" {
+		b.Use(m.Program)
 	}
-	s, err := start(ctx, b, target.Kind(p.Start), p.gateway)
-	if err == nil && p.second {
-		if err = s.AddNode(ctx, b, p.gateway...); err != nil {
+	s, err := start(ctx, b, target.Kind(m.Start), m.gateway)
+	if err == nil && m.twoGateways {
+		if err = s.AddNode(ctx, b, m.gateway...); err != nil {
 			s.Close()
 		}
 	}
 	return s, err
 }
 
-// start starts a server of any kind.
+// start starts a Redis and a server of any kind; gateway holds further flags of a gateway.
 func start(ctx context.Context, b *target.Builder, kind target.Kind, gateway []string) (*target.Server, error) {
 	if kind == target.Herald {
 		return target.StartGateway(ctx, b, gateway...)
@@ -141,7 +135,7 @@ func start(ctx context.Context, b *target.Builder, kind target.Kind, gateway []s
 	return peers.Start(ctx, kind)
 }
 
-// shown is what a report says of the load.
+// shown returns the load settings for the report.
 func (f loadFlags) shown() map[string]string {
 	shown := map[string]string{
 		"users": fmt.Sprint(f.Users), "connections": fmt.Sprint(f.Connections), "publishers": fmt.Sprint(f.Publishers),
@@ -151,12 +145,12 @@ func (f loadFlags) shown() map[string]string {
 		shown["rate"] = measure.PerSecond.Format(f.Rate)
 	}
 	if f.Confine {
-		shown["processors"] = "1, kept awake"
+		shown["CPUs"] = "1, kept awake"
 	}
 	return shown
 }
 
-// printResult writes the medians, and what the runs said where they are several.
+// printResult writes the medians, and each run's values if there are several.
 func printResult(w io.Writer, r measure.Result, verdicts []report.Verdict) {
 	fmt.Fprintf(w, "%s, %s: medians of %d\n\n", r.Server, r.Scenario, len(r.Runs))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -182,8 +176,8 @@ func printResult(w io.Writer, r measure.Result, verdicts []report.Verdict) {
 	}
 }
 
-// onCommand waits for a line on standard input, after saying that it does.
-func onCommand(context.Context) error {
+// awaitCommand prints holding, then waits for a line on standard input.
+func awaitCommand(context.Context) error {
 	fmt.Println(holding)
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -191,5 +185,5 @@ func onCommand(context.Context) error {
 	return nil
 }
 
-// holding is what a child says when its sockets are open and used.
+// holding is printed by a child process once its sockets are open and used.
 const holding = "holding"

@@ -1,6 +1,6 @@
 //go:build linux
 
-package crowd
+package clients
 
 import (
 	"bytes"
@@ -18,27 +18,27 @@ import (
 	"herald/notify"
 )
 
-// shard is the part of a crowd that lives on one loop.
+// shard holds the sockets of a Set on one loop.
 type shard struct {
-	crowd *Crowd
-	loop  *loop.Loop
+	set  *Set
+	loop *loop.Loop
 
 	// Owned by the loop's thread.
-	peer    unix.SockaddrInet4 // the library writes into it
+	peer    unix.SockaddrInet4 // a copy, because unix.Connect writes to it
 	sockets map[int]*Socket    // by descriptor
-	buf     []byte             // what is read, for one socket at a time
+	buf     []byte             // read buffer, shared by the sockets
 	latency *measure.Histogram
 	endings map[int]int
-	left    map[int]notify.ID // the newest id of users whose socket has ended, with Options.Ids
+	left    map[int]notify.ID // by user: the newest id of closed sockets, with Options.Ids
 	now     time.Duration     // when buf was read
 
 	received, open, duplicates, disorder atomic.Int64
-	_                                    [64]byte // another shard's counters are not on this cache line
+	_                                    [64]byte // keeps the counters of different shards on different cache lines
 }
 
-func newShard(c *Crowd, l *loop.Loop) *shard {
+func newShard(c *Set, l *loop.Loop) *shard {
 	return &shard{
-		crowd: c, loop: l, peer: c.peer, sockets: map[int]*Socket{}, buf: make([]byte, 64<<10),
+		set: c, loop: l, peer: c.peer, sockets: map[int]*Socket{}, buf: make([]byte, 64<<10),
 		latency: measure.NewHistogram(), endings: map[int]int{}, left: map[int]notify.ID{},
 	}
 }
@@ -49,7 +49,7 @@ func (s *shard) closeAll() {
 	}
 }
 
-// phase is how far a socket has come.
+// phase is the state of a socket.
 type phase uint8
 
 const (
@@ -69,20 +69,20 @@ type Socket struct {
 	fd     int
 	phase  phase
 	paused bool
-	code   int // of the Close frame that came; 0: none
-	cutter wire.Cutter
-	head   []byte // of the handshake's response, while it is incomplete
+	code   int // of the received Close frame; 0: none
+	parser wire.Parser
+	head   []byte // the incomplete response to the handshake
 	dial   *dialer
 	due    time.Duration
 	since  int64
 
-	recent [remembered]wire.Stamp // the latest notifications, the seen-th at seen % remembered
+	recent [remembered]wire.Stamp // the latest notifications, a ring indexed by seen
 	seen   int
 	newest wire.Stamp
 }
 
-// remembered is how many of a socket's latest notifications a further one is
-// compared with: what comes again comes soon.
+// remembered is the number of latest notifications that duplicates are searched in.
+// A duplicate follows its original closely.
 const remembered = 16
 
 // Ready is called by the loop.
@@ -94,7 +94,7 @@ func (s *Socket) Ready(events uint32) {
 	loop.Drain(s.fd, events, s.shard.buf, s.take)
 }
 
-// take is called with what was read; false: no more of it.
+// take handles what was read. It returns false when reading must stop.
 func (s *Socket) take(b []byte, err error) bool {
 	if err != nil {
 		s.end(err)
@@ -112,12 +112,12 @@ func (s *Socket) read(b []byte) {
 			return
 		}
 	}
-	if err := s.cutter.Feed(b, s.message); err != nil {
+	if err := s.parser.Feed(b, s.message); err != nil {
 		s.end(err)
 	}
 }
 
-// message is one complete frame or message.
+// message handles a complete message or control frame.
 func (s *Socket) message(op wire.Opcode, payload []byte) {
 	switch op {
 	case wire.Text:
@@ -132,14 +132,14 @@ func (s *Socket) message(op wire.Opcode, payload []byte) {
 
 func (s *Socket) text(payload []byte) {
 	stamp, ok := wire.FindStamp(payload)
-	if s.shard.crowd.o.Ids {
+	if s.shard.set.o.Ids {
 		s.follow(payload)
 	}
 	if ok {
 		s.delivered(stamp)
 		return
 	}
-	answer, opened := s.shard.crowd.speaker.Frame(payload)
+	answer, opened := s.shard.set.speaker.Frame(payload)
 	if answer != nil {
 		s.write(wire.AppendFrame(nil, wire.Text, answer))
 	}
@@ -157,23 +157,23 @@ func (s *Socket) delivered(stamp wire.Stamp) {
 	s.recent[s.seen%remembered] = stamp
 	s.seen++
 	if stamp.Before(s.newest) {
-		if from := sh.crowd.sequential.Load(); from > 0 && int64(stamp.Due) >= from {
+		if from := sh.set.sequential.Load(); from > 0 && int64(stamp.Due) >= from {
 			sh.disorder.Add(1)
 		}
 	} else {
 		s.newest = stamp
 	}
 	sh.received.Add(1)
-	if due := int64(stamp.Due); due >= sh.crowd.from.Load() && due < sh.crowd.until.Load() {
+	if due := int64(stamp.Due); due >= sh.set.from.Load() && due < sh.set.until.Load() {
 		sh.latency.Record(sh.now - stamp.Due)
 	}
-	if sh.crowd.o.Delivered != nil {
-		sh.crowd.o.Delivered(s, stamp)
+	if sh.set.o.Delivered != nil {
+		sh.set.o.Delivered(s, stamp)
 	}
 }
 
-// follow notes the id of a notification, or of a hello: where to resume. A
-// notification whose prev is not the id before it is disorder, and so is a gap.
+// follow tracks the id after which the socket would resume. A notification whose
+// prev is not the last id counts as disorder, and so does a gap frame.
 func (s *Socket) follow(payload []byte) {
 	switch {
 	case bytes.HasPrefix(payload, []byte(`{"type":"notification"`)):
@@ -197,7 +197,7 @@ func (s *Socket) follow(payload []byte) {
 	}
 }
 
-// member reads the number behind a name.
+// member parses the number that follows name.
 func member(b []byte, name string) (notify.ID, bool) {
 	_, rest, ok := bytes.Cut(b, []byte(name))
 	if !ok {
@@ -211,8 +211,8 @@ func member(b []byte, name string) (notify.ID, bool) {
 	return id, err == nil
 }
 
-// write sends a frame at once. A client's frames are small and few: where the
-// kernel takes none, the server reads nothing, and will find out by itself.
+// write sends a frame without waiting. Client frames are small and few: if the
+// kernel buffer is full, the server has stopped reading, and the frame is dropped.
 func (s *Socket) write(frame []byte) {
 	if s.phase == closed {
 		return
@@ -226,25 +226,25 @@ func (s *Socket) write(frame []byte) {
 	}
 }
 
-// Say sends a text.
-func (s *Socket) Say(text []byte) { s.write(wire.AppendFrame(nil, wire.Text, text)) }
+// SendText sends a text message.
+func (s *Socket) SendText(text []byte) { s.write(wire.AppendFrame(nil, wire.Text, text)) }
 
-// Pause stops reading, as a client does that is too slow.
+// Pause stops reading, like a slow consumer.
 func (s *Socket) Pause() {
 	s.paused = true
 	_ = s.shard.loop.Change(s.fd, 0)
 }
 
-// Resume ends Pause.
+// Resume reads again after Pause.
 func (s *Socket) Resume() {
 	s.paused = false
 	_ = s.shard.loop.Change(s.fd, loop.Reading)
 }
 
-// Drop closes the connection without a word, as a lost network does.
+// Drop closes the connection without a close frame, like a lost network.
 func (s *Socket) Drop() { s.close() }
 
-// end is the end that nobody here asked for.
+// end handles a connection that the server or the network closed.
 func (s *Socket) end(err error) {
 	was := s.phase
 	if was == closed {
@@ -270,7 +270,7 @@ func (s *Socket) close() {
 	}
 	if s.phase == open {
 		s.shard.open.Add(-1)
-		if s.shard.crowd.o.Ids {
+		if s.shard.set.o.Ids {
 			s.shard.left[s.User] = s.Last
 		}
 	}
