@@ -67,7 +67,7 @@ endef
 bench-compare: ## the gateway beside a Node baseline, socket.io and nchan, in 15 minutes
 	@scripts/deps.sh compare
 	@mkdir -p artefacts
-	REQUIRE_TOOLS=1 go test -count=1 -tags compare ./loadtest ./loadtest/target
+	REQUIRE_TOOLS=1 go test -count=1 -tags compare -run 'TestPeers|TestComparison' ./loadtest ./loadtest/target
 	go run ./loadtest compare --json artefacts/compare.json --html artefacts/compare.html
 
 chaos: deps ## minutes of faults while clients listen; prints what each cost

@@ -190,17 +190,17 @@ func (l rowSpec) reached(g goal, ours, ratio *float64) (ok, known bool) {
 func printTable(w io.Writer, r *report.Report) {
 	fmt.Fprintf(w, "%s, in %s. Ratio: %s to “%s”.\n\n", r.Title, time.Duration(r.Took*1e9).Round(time.Second), r.Table.Servers[0], r.Table.Against)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "\t%s\tratio\twanted\t\n", strings.Join(r.Table.Servers, "\t"))
+	fmt.Fprintf(t, "\t%s\tratio\tgoal\t\n", strings.Join(r.Table.Servers, "\t"))
 	for _, row := range r.Table.Rows {
 		fmt.Fprint(t, row.Name)
 		for i := range r.Table.Servers {
 			fmt.Fprintf(t, "\t%s", row.Value(i))
 		}
-		wanted := ""
+		goal := ""
 		if row.Goal != "" {
-			wanted = row.Goal + ", aim " + row.Aim
+			goal = row.Goal + ", aim " + row.Aim
 		}
-		fmt.Fprintf(t, "\t%s\t%s\t%s\n", row.RatioText(), wanted, map[string]string{"no": "✗", "yes": "✓", "aim": "✓✓"}[row.Met])
+		fmt.Fprintf(t, "\t%s\t%s\t%s\n", row.RatioText(), goal, map[string]string{"no": "✗", "yes": "✓", "aim": "✓✓"}[row.Met])
 	}
 	_ = t.Flush()
 	fmt.Fprintln(w)

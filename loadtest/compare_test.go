@@ -13,7 +13,7 @@ import (
 	"herald/loadtest/target"
 )
 
-// All of a comparison, in small: every part of each server, side by side.
+// A small comparison measures every part of each server.
 func TestComparison(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a gateway and a peer")
@@ -37,13 +37,13 @@ func TestComparison(t *testing.T) {
 	}
 	r := c.report()
 	for _, row := range r.Table.Rows {
-		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the delivering node") && !strings.HasPrefix(row.Name, "RSS") // a few sockets' memory is noise
+		both := !strings.Contains(row.Name, "stored") && !strings.Contains(row.Name, "the delivering node") && !strings.HasPrefix(row.Name, "RSS") // memory of a few sockets is noise
 		if both && (!row.Known(0) || !row.Known(1) || *row.Values[0] < 0) {
 			t.Errorf("%s: %s, %s", row.Name, row.Value(0), row.Value(1))
 		}
 	}
 	for _, result := range r.Results {
-		// Two parts are paced; the others are as fast as they can.
+		// Two parts have a fixed rate; the others run at the maximum.
 		rate, ok := result.Median(scenario.Rate)
 		if paced := rate < 2*p.suite.FixedRate; ok && result.Scenario != scenario.PartConnect && paced != strings.HasPrefix(result.Scenario, scenario.PartFixedRate) {
 			t.Errorf("%s, %s: %v a second", result.Server, result.Scenario, rate)

@@ -24,7 +24,7 @@ import (
 	"herald/loadtest/target"
 )
 
-// The test's own program is the child of its tests, as loadtest is its own.
+// The test binary is also the child process of its tests, as loadtest is its own.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
 		os.Exit(run(os.Args[1:]))
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// result is a measured one with these medians.
+// result returns a result with these medians.
 func result(metrics ...measure.Metric) measure.Result {
 	return measure.NewResult("s", "publish", nil, []*measure.Run{{Metrics: metrics}}, 0)
 }
@@ -61,7 +61,7 @@ func TestThresholds(t *testing.T) {
 			t.Errorf("%s passes without having been measured", good[i].Name)
 		}
 	}
-	// A message that was lost in one of three runs is lost, though the median is 0.
+	// A message lost in one of three runs counts, although the median is 0.
 	runs := []*measure.Run{{Metrics: good}, {Metrics: good}, {Metrics: slices.Clone(good)}}
 	runs[2].Metrics[2].Value = 1
 	if verdicts, missed := all.verdicts(measure.NewResult("s", "publish", nil, runs, 0)); !missed || verdicts[3].OK {
@@ -89,7 +89,7 @@ func TestBadUsage(t *testing.T) {
 		}
 	}
 	if code := run([]string{"publish", "--target=http://127.0.0.1:1", "--quiet"}); code != exitFailed {
-		t.Errorf("a target that is not there: %d", code)
+		t.Errorf("an unreachable target: %d", code)
 	}
 }
 
@@ -120,8 +120,7 @@ func TestGoals(t *testing.T) {
 	}
 }
 
-// The table takes each number from the part it belongs to, and divides ours by
-// the article's.
+// Each row shows the metric of its part, and the ratio of Herald to the Node baseline.
 func TestTable(t *testing.T) {
 	c := &comparison{plan: compareCmd{}.plan(), kinds: []target.Kind{target.Herald, target.Baseline, target.Nchan}, runs: map[target.Kind]map[string][]*measure.Run{}}
 	for i, kind := range c.kinds {
@@ -168,7 +167,7 @@ func TestPlans(t *testing.T) {
 	for _, c := range []compareCmd{{}, {Quick: true}} {
 		p := c.plan()
 		s := p.suite
-		// What is timed, of all servers and rounds, is less than the limit.
+		// The timed phases of all servers and rounds fit into the limit.
 		turn := s.FirstWarmUp + s.Publish + 2*(s.WarmUp+s.FixedRateTime) + s.WarmUp + s.Redis + 2*(s.WarmUp+s.Fanout)
 		if total := time.Duration(p.rounds*len(target.Kinds))*turn + p.idle.hold + time.Duration(p.rounds)*p.raw; total > p.limit*9/10 {
 			t.Errorf("quick %t: %v of %v", c.Quick, total, p.limit)
@@ -179,7 +178,7 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// buffer is written to by one goroutine and read by another.
+// buffer is a bytes.Buffer that is safe for concurrent use.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer // guarded by mu
@@ -197,7 +196,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-func TestProgressOfATerminal(t *testing.T) {
+func TestProgressOnATerminal(t *testing.T) {
 	var out buffer
 	p := startProgress(&out, 80)
 	p.of("run %d", 1)
@@ -209,7 +208,7 @@ func TestProgressOfATerminal(t *testing.T) {
 			}
 		}
 	}
-	for _, takes := range []time.Duration{0, 10 * time.Second, 20 * time.Millisecond} { // a spinner, a bar, one that takes longer than was thought
+	for _, takes := range []time.Duration{0, 10 * time.Second, 20 * time.Millisecond} { // a spinner, a bar, a phase that takes longer than estimated
 		p.phase(fmt.Sprintf("takes %v", takes), takes)
 		drawn(fmt.Sprintf("run 1 · takes %v", takes))
 	}
@@ -222,7 +221,7 @@ func TestProgressOfATerminal(t *testing.T) {
 		}
 	}
 	if s := out.String(); strings.Contains(s, "\n") || !strings.HasSuffix(s, "\r") {
-		t.Errorf("it leaves more than an empty line: %q", s)
+		t.Errorf("more than an empty line is left: %q", s)
 	}
 }
 
@@ -238,7 +237,7 @@ func TestProgressElsewhere(t *testing.T) {
 	}
 }
 
-// silence keeps standard output and error out of the test's.
+// silence discards standard output and standard error.
 func silence(t *testing.T) {
 	t.Helper()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -250,26 +249,25 @@ func silence(t *testing.T) {
 	t.Cleanup(func() { os.Stdout, os.Stderr = out, errs; _ = null.Close() })
 }
 
-// One run against a gateway that is started for it: the whole way, from the
-// command line to the exit code and the files.
+// Each scenario runs against a new gateway, from the command line to the exit code and
+// the report files.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a gateway")
 	}
 	redistest.Require(t, "redis-server")
 	b := &target.Builder{}
-	defer b.Close()
+	t.Cleanup(b.Close)
 	program, err := b.Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	silence(t)
-	dir := t.TempDir()
-	small := []string{"--program=" + program, "--quiet", "--runs=1", "--users=20", "--connections=20", "--publishers=2", "--warm-up=50ms", "--duration=300ms", "--json=" + filepath.Join(dir, "r.json"), "--html=" + filepath.Join(dir, "r.html")}
+	small := []string{"--program=" + program, "--quiet", "--runs=1", "--users=20", "--connections=20", "--publishers=2", "--warm-up=50ms", "--duration=300ms"}
 	for _, c := range []struct {
 		args []string
 		code int
-		must []string // what is measured
+		must []string // metrics
 	}{
 		{[]string{"publish", "--max-lost=0", "--max-duplicates=0", "--max-errors=0", "--min-rate=1"}, 0, []string{scenario.CPUPerMessage, scenario.RedisPerMsg, "delivery p99"}},
 		{[]string{"publish", "--rate=100", "--max-p99=1ns"}, exitMissed, []string{"delivery p99", "sent late p99"}},
@@ -280,11 +278,16 @@ func TestEndToEnd(t *testing.T) {
 		{[]string{"idle", "--max-errors=0", "--max-lost=0"}, 0, []string{"rss", scenario.CPUPerIdle}},
 		{[]string{"storm", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.BackAfter, scenario.CaughtUp}},
 		{[]string{"slow", "--rate=200", "--message=4096", "--max-lost=0", "--max-disorder=0"}, 0, []string{scenario.SlowClosed, "lost by slow sockets"}},
-		{[]string{"soak", "--rate=200", "--max-lost=0", "--max-growth=10"}, exitMissed, []string{"reconnects"}}, // too short to say
+		{[]string{"soak", "--rate=200", "--max-lost=0", "--max-growth=10"}, exitMissed, []string{"reconnects"}}, // too short to measure growth
 		{[]string{"mix", "--rate=200", "--churn=20", "--max-lost=0", "--max-disorder=0", "--max-errors=0"}, 0, []string{"reconnects", "connect p50"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			if code := run(append(slices.Clone(c.args), small...)); code != c.code {
+			if !slices.Contains(c.args, "--confine") { // which pins this process
+				t.Parallel()
+			}
+			dir := t.TempDir()
+			files := []string{"--json=" + filepath.Join(dir, "r.json"), "--html=" + filepath.Join(dir, "r.html")}
+			if code := run(slices.Concat(c.args, small, files)); code != c.code {
 				t.Errorf("exit code %d, want %d", code, c.code)
 			}
 			text, err := os.ReadFile(filepath.Join(dir, "r.json"))

@@ -32,7 +32,7 @@ func newLoop(t testing.TB) *loop.Loop {
 	return l
 }
 
-// server accepts connections on 127.0.0.1 and gives each to serve, which owns it.
+// server accepts connections on 127.0.0.1 and passes each to serve, which owns it.
 type server struct {
 	addr  string
 	mu    sync.Mutex
@@ -71,7 +71,7 @@ func newServer(t testing.TB, serve func(net.Conn)) *server {
 	return s
 }
 
-// request reads one request without a body; "" at the end.
+// request reads one request without a body; "" at the end of the stream.
 func request(c net.Conn) string {
 	var b []byte
 	for one := make([]byte, 1); !bytes.HasSuffix(b, []byte("\r\n\r\n")); {
@@ -85,13 +85,13 @@ func request(c net.Conn) string {
 
 func text(payload string) []byte { return append([]byte{0x81, byte(len(payload))}, payload...) }
 
-// stamped is a text frame with a stamp.
+// stamped returns a text frame with a stamp.
 func stamped(due time.Duration, number uint32) []byte {
 	m := wire.Message(100)
 	return wire.NewTemplate(append([]byte{0x81, byte(len(m))}, m...)).Append(nil, 0, wire.Stamp{Due: due, Number: number})
 }
 
-// speaker greets with "hi"; its users are in the path.
+// speaker is a dialect with the greeting "hi" and the user in the path.
 type speaker struct{ greets bool }
 
 func (s speaker) Upgrade(host string, user int, since int64) []byte {
@@ -129,7 +129,7 @@ func TestSocketsReceiveAndAnswer(t *testing.T) {
 		head := request(c)
 		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 		sources.Store(host, true)
-		// Everything at once, the greeting right behind the handshake.
+		// Handshake, greeting and messages in a single write.
 		b := append(bytes.Clone(wire.SwitchingProtocols), text("knock")...)
 		b = append(append(b, text("hi")...), 0x89, 3, 'a', 'b', 'c')
 		b = append(append(b, stamped(loop.Now(), 1)...), stamped(loop.Now(), 2)...)
@@ -176,7 +176,7 @@ func TestSocketsReceiveAndAnswer(t *testing.T) {
 		if n == 20 || time.Now().After(deadline) {
 			break
 		}
-		time.Sleep(time.Millisecond) // nothing announces that the last one has read
+		time.Sleep(time.Millisecond) // no event signals the last read
 	}
 	if _, ok := pongs.Load("/" + wire.UserID(19) + "?since=-1"); !ok || n != 20 {
 		t.Errorf("%d answers", n)
@@ -198,7 +198,7 @@ func TestRefusedUpgrades(t *testing.T) {
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestConnectionRefused(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -220,11 +220,11 @@ func TestAServerThatNeverAnswers(t *testing.T) {
 	}
 }
 
-// An open-loop schedule charges the server for those who had to wait.
-func TestArrivalsAreMeasuredFromWhenTheyWereDue(t *testing.T) {
+// On an open-loop schedule, latency includes the wait for a slow server.
+func TestConnectLatencyCountsFromTheDueTime(t *testing.T) {
 	s := newServer(t, func(c net.Conn) {
 		request(c)
-		time.Sleep(50 * time.Millisecond) // the server's own slowness
+		time.Sleep(50 * time.Millisecond) // a slow server
 		_, _ = c.Write(wire.SwitchingProtocols)
 	})
 	c := newSet(t, s.addr, false, Options{})
@@ -234,8 +234,8 @@ func TestArrivalsAreMeasuredFromWhenTheyWereDue(t *testing.T) {
 	}
 }
 
-// So are those that the load generator itself was late for.
-func TestArrivalsThatBeginLate(t *testing.T) {
+// Latency also includes delays of the load generator.
+func TestConnectLatencyIncludesALateStart(t *testing.T) {
 	s := newServer(t, func(c net.Conn) { request(c); _, _ = c.Write(wire.SwitchingProtocols) })
 	c := newSet(t, s.addr, false, Options{})
 	for _, shard := range c.shards {
@@ -247,7 +247,7 @@ func TestArrivalsThatBeginLate(t *testing.T) {
 	}
 }
 
-func TestEndings(t *testing.T) {
+func TestCloseCodes(t *testing.T) {
 	s := newServer(t, func(c net.Conn) {
 		head := request(c)
 		_, _ = c.Write(wire.SwitchingProtocols)
@@ -255,14 +255,14 @@ func TestEndings(t *testing.T) {
 		case strings.Contains(head, wire.UserID(0)):
 			_, _ = c.Write([]byte{0x88, 2, 0x10, 0x06}) // 4102
 		case strings.Contains(head, wire.UserID(1)):
-			_, _ = c.Write([]byte{0xff, 0xff}) // no frame
+			_, _ = c.Write([]byte{0xff, 0xff}) // not a frame
 		}
 		_ = c.Close()
 	})
 	c := newSet(t, s.addr, false, Options{})
 	c.Connect(t.Context(), ConnectPlan{Users: list(3)})
 	for until := time.Now().Add(5 * time.Second); c.Open() > 0 && time.Now().Before(until); {
-		time.Sleep(time.Millisecond) // nothing announces it
+		time.Sleep(time.Millisecond) // no event signals it
 	}
 	if e := c.CloseCodes(); e[4102] != 1 || e[abnormal] != 2 {
 		t.Errorf("%v", e)
@@ -297,8 +297,8 @@ func TestIdsAndOrder(t *testing.T) {
 	}
 }
 
-// What comes again is counted once; what comes late is told where one connection
-// publishes.
+// A duplicate is not counted as received. A late message counts as disorder only
+// while one connection publishes.
 func TestDuplicatesAndOrder(t *testing.T) {
 	send := make(chan []byte)
 	s := newServer(t, func(c net.Conn) {
@@ -312,14 +312,14 @@ func TestDuplicatesAndOrder(t *testing.T) {
 	c := newSet(t, s.addr, false, Options{})
 	c.Connect(t.Context(), ConnectPlan{Users: []int{0}})
 	now := loop.Now()
-	for i, number := range []uint32{1, 3, 2, 3, 4, 1} { // 2 is late, 3 and 1 come again
+	for i, number := range []uint32{1, 3, 2, 3, 4, 1} { // 2 is late; 3 and 1 are duplicates
 		send <- stamped(now, number)
 		if want := int64([]int{1, 2, 3, 3, 4, 4}[i]); c.AwaitReceived(t.Context(), want, 5*time.Second) != want {
 			t.Fatalf("received %d after %d", c.Received(), i)
 		}
 	}
 	for until := time.Now().Add(5 * time.Second); c.Duplicates() < 2 && time.Now().Before(until); {
-		time.Sleep(time.Millisecond) // nothing announces it
+		time.Sleep(time.Millisecond) // no event signals it
 	}
 	if c.Duplicates() != 2 || c.Disorder() != 0 {
 		t.Errorf("%d duplicates, %d out of order", c.Duplicates(), c.Disorder())
@@ -371,8 +371,8 @@ func TestSourceAddressesAreNotRepeated(t *testing.T) {
 	}
 }
 
-// BenchmarkReceive is what receiving a message costs, both ends of the
-// connection and the test's own writing included.
+// BenchmarkReceive measures receiving a message, including the test's write to the
+// other end of the connection.
 func BenchmarkReceive(b *testing.B) {
 	conns := make(chan net.Conn, 100)
 	s := newServer(b, func(c net.Conn) {

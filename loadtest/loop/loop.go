@@ -1,17 +1,15 @@
 //go:build linux
 
-// Package loop waits on thousands of descriptors from one thread each, at as
-// little cost as Linux allows: what measures must not get in the way of what is
-// measured.
+// Package loop is an epoll event loop with one thread for thousands of descriptors.
+// It is as cheap as Linux allows, because it shares the machine with the server.
 //
-// A loop owns its thread and makes every system call raw, its wait included, so
-// that Go's scheduler is not told and has nothing to do. In return a thread that
-// waits keeps its place among GOMAXPROCS: New makes one more for each loop.
-// The collector stops a waiting thread by a signal, which ends the wait.
+// A loop locks its thread and makes raw system calls, also to wait, which bypasses
+// Go's scheduler. A waiting thread therefore occupies one of GOMAXPROCS: New raises
+// the limit by one. The garbage collector interrupts the wait with a signal.
 //
-// Receiving 200-byte frames on 5,000 sockets took 4.0 µs each this way, against
-// 6.1 with a goroutine for each socket and 8.2 with level-triggered epoll_wait
-// through package syscall's wrappers.
+// Receiving a 200-byte frame on one of 5,000 sockets took 4.0 µs this way, 6.1 µs
+// with a goroutine per socket, and 8.2 µs with level-triggered epoll_wait through
+// package syscall.
 package loop
 
 import (
@@ -25,28 +23,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// epoch is what Now counts from.
+// epoch is the origin of Now.
 var epoch = time.Now()
 
-// Now is the time since the program's start, by the monotonic clock.
+// Now returns the time since the start of the program, by the monotonic clock.
 func Now() time.Duration { return time.Since(epoch) }
 
-// Reading are the events to wait for on a connection that is read. They are
-// edges (epoll(7)): the kernel does not look at the connection again after each
-// turn, and Drain has to be used.
+// Reading is the event mask for a connection to read. It is edge-triggered
+// (epoll(7)), which saves the kernel a check per turn and requires Drain.
 const Reading = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
-// Handler is called on the loop's thread when its descriptor is ready. It may
-// not block.
+// Handler handles the events of a descriptor on the loop's thread. It must not block.
 type Handler interface {
 	Ready(events uint32)
 }
 
-// Loop is one thread and the descriptors it waits on.
+// Loop is a thread and the descriptors it waits on.
 type Loop struct {
 	// Static after construction.
 	epfd, wakefd int
-	ended        chan struct{} // closed when the thread has ended
+	ended        chan struct{} // closed when the loop has ended
 
 	// Owned by the loop's thread.
 	handlers []Handler // by descriptor
@@ -58,14 +54,14 @@ type Loop struct {
 
 	mu    sync.Mutex
 	todo  []func() // guarded by mu
-	dead  bool     // guarded by mu; the descriptors are closed
+	dead  bool     // guarded by mu; the loop has ended
 	spare []func() // owned by the loop's thread
 
-	waited  time.Duration // in the wait; owned by the loop's thread
+	waited  time.Duration // time spent waiting; owned by the loop's thread
 	started time.Duration // static
 }
 
-// New starts a loop. It must be closed.
+// New starts a loop, which must be closed.
 func New() (*Loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -95,8 +91,8 @@ func addProcs(n int) {
 
 var procs sync.Mutex
 
-// Do runs f on the loop's thread, soon. It may be called from anywhere, and
-// does nothing once the loop is closed.
+// Do schedules f on the loop's thread. It is safe for concurrent use, and does nothing
+// after Close.
 func (l *Loop) Do(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,12 +100,12 @@ func (l *Loop) Do(f func()) {
 		return
 	}
 	if l.todo = append(l.todo, f); len(l.todo) == 1 {
-		_, _ = Write(l.wakefd, []byte{7: 1}) // not 0 in either byte order
+		_, _ = Write(l.wakefd, []byte{7: 1}) // not zero in either byte order
 	}
 }
 
-// Call runs f on the loop's thread and waits until it has run. Not to be called
-// on that thread.
+// Call runs f on the loop's thread and waits for it. It must not be called on that
+// thread.
 func (l *Loop) Call(f func()) {
 	done := make(chan struct{})
 	l.Do(func() { defer close(done); f() })
@@ -119,44 +115,43 @@ func (l *Loop) Call(f func()) {
 	}
 }
 
-// Close ends the thread and waits for that. Descriptors that were added stay
-// open: they belong to whoever opened them.
+// Close ends the loop and waits for its thread. The added descriptors stay open: they
+// belong to the caller.
 func (l *Loop) Close() {
 	l.Do(func() { l.closing = true })
 	<-l.ended
 }
 
-// Coalesce makes the thread begin its turns at least d apart, as a network card
-// coalesces its interrupts: what comes in between waits. It then sleeps where
-// nothing that comes wakes it. 0 ends that. Not to be called on the loop's thread.
+// Coalesce sets the minimum time between the starts of two turns, like interrupt
+// coalescing of a network card; 0 turns it off. In between, the thread sleeps and
+// events do not wake it. It must not be called on the loop's thread.
 //
-// Waking a thread costs whoever does it as much again as a write to a socket
-// costs (5 µs, on virtual machines more), which a server would have to pay only
-// because its clients share its machine.
+// Waking a thread costs the waking process 5 µs, on a VM more, which doubles the cost
+// of a write to a socket. A server only pays that because its clients share its
+// machine.
 func (l *Loop) Coalesce(d time.Duration) { l.Call(func() { l.coalesce = d }) }
 
-// Urgent is the nice value (setpriority(2)) that a loop's thread begins with, where
-// the process may go that far: what is due is sent, and what comes is seen, before
-// anything else on this machine runs.
+// Urgent is the initial nice value of a loop's thread (setpriority(2)), if the process
+// may set it: the thread sends and receives before anything else on the machine runs.
 const Urgent = -15
 
-// Nice sets the thread's nice value, if the process may. Not to be called on the
+// Nice sets the thread's nice value, if the process may. It must not be called on the
 // loop's thread.
 func (l *Loop) Nice(n int) {
 	l.Call(func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, n) })
 }
 
-// Load is what the thread has done since it was started.
+// Load is the CPU and busy time of the thread since its start.
 type Load struct {
-	CPU  time.Duration // processor time
-	Busy time.Duration // time not spent in the wait; on a machine with nothing to spare, waiting for a core counts
-	Of   time.Duration // time that has passed
+	CPU  time.Duration // CPU time
+	Busy time.Duration // time not spent waiting for events; includes waiting for a core
+	Of   time.Duration // wall time
 }
 
-// Minus is what was done since an earlier Load.
+// Minus returns the difference to an earlier Load.
 func (a Load) Minus(b Load) Load { return Load{a.CPU - b.CPU, a.Busy - b.Busy, a.Of - b.Of} }
 
-// Load measures. Not to be called on the loop's thread.
+// Load measures the loop. It must not be called on the loop's thread.
 func (l *Loop) Load() (load Load) {
 	l.Call(func() {
 		var t unix.Timespec
@@ -167,7 +162,7 @@ func (l *Loop) Load() (load Load) {
 	return load
 }
 
-// Add waits for events on fd; h is called with them. On the loop's thread only.
+// Add waits for events on fd and calls h with them. On the loop's thread only.
 func (l *Loop) Add(fd int, events uint32, h Handler) error {
 	for len(l.handlers) <= fd {
 		l.handlers = append(l.handlers, make([]Handler, max(64, len(l.handlers)))...)
@@ -176,13 +171,12 @@ func (l *Loop) Add(fd int, events uint32, h Handler) error {
 	return l.control(unix.EPOLL_CTL_ADD, fd, events)
 }
 
-// Change replaces the events of a descriptor that was added. On the loop's
-// thread only.
+// Change replaces the event mask of an added descriptor. On the loop's thread only.
 func (l *Loop) Change(fd int, events uint32) error { return l.control(unix.EPOLL_CTL_MOD, fd, events) }
 
-// Forget is to be called before fd is closed. On the loop's thread only.
+// Forget must be called before fd is closed. On the loop's thread only.
 func (l *Loop) Forget(fd int) {
-	l.handlers[fd] = nil // the kernel forgets it when it is closed
+	l.handlers[fd] = nil // closing fd removes it from epoll
 }
 
 func (l *Loop) control(op, fd int, events uint32) error {
@@ -194,11 +188,11 @@ func (l *Loop) control(op, fd int, events uint32) error {
 	return nil
 }
 
-// run is the thread. Its timers are as exact as the kernel's: without this, it may
-// be 50 µs late.
+// run is the loop's thread. PR_SET_TIMERSLACK removes the default slack of its timers,
+// 50 µs.
 func (l *Loop) run() {
-	// Unlocked again, or the thread would end, and with it every process that
-	// was started on it with Pdeathsig.
+	// Unlock at the end: otherwise the thread exits, and the kernel kills the
+	// processes that were started on it with Pdeathsig.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
@@ -228,10 +222,10 @@ func (l *Loop) run() {
 	_ = unix.Close(l.epfd)
 }
 
-// wait returns how many of l.events are filled.
+// wait fills l.events and returns their number.
 func (l *Loop) wait() int {
 	began := Now()
-	var timeout *unix.Timespec // for ever
+	var timeout *unix.Timespec // nil: no timeout
 	if at, ok := l.timers.next(); ok {
 		l.timeout = unix.NsecToTimespec(int64(max(0, at-began)))
 		timeout = &l.timeout
@@ -248,7 +242,7 @@ func (l *Loop) wait() int {
 	return int(n)
 }
 
-// sleep returns at that time, or early where a signal interrupts it.
+// sleep returns at the time until, or earlier after a signal.
 func (l *Loop) sleep(until time.Duration) {
 	began := Now()
 	if d := until - began; d > 0 {
@@ -268,7 +262,7 @@ func (l *Loop) work() {
 	}
 }
 
-// waker empties the descriptor that Do wakes the thread with.
+// waker drains the eventfd with which Do wakes the thread.
 type waker Loop
 
 func (w *waker) Ready(uint32) {
@@ -276,9 +270,9 @@ func (w *waker) Ready(uint32) {
 	_, _ = Read(w.wakefd, b[:])
 }
 
-// Drain reads what there is, into buf, and calls take with each piece until it
-// returns false. At the stream's end, or if reading fails, take gets nil and
-// why (io.EOF).
+// Drain reads everything available into buf and calls take with each piece until it
+// returns false. At the end of the stream take gets nil and io.EOF, after a failed
+// read nil and the error.
 func Drain(fd int, events uint32, buf []byte, take func([]byte, error) bool) {
 	for {
 		n, err := Read(fd, buf)
@@ -292,8 +286,8 @@ func Drain(fd int, events uint32, buf []byte, take func([]byte, error) bool) {
 			take(nil, err)
 			return
 		}
-		// What comes after a piece that left room is an edge of its own, except
-		// for an end that is known already.
+		// Data after a short read raises another edge. The end of the stream does
+		// not, if this edge has reported it already.
 		if !take(buf[:n], nil) || n < len(buf) && events&ended == 0 {
 			return
 		}
@@ -302,13 +296,13 @@ func Drain(fd int, events uint32, buf []byte, take func([]byte, error) bool) {
 
 const ended = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 
-// Read and Write are one raw system call each, for descriptors that do not
-// block. Read returns 0, nil at the end of the stream.
+// Read is one raw system call on a non-blocking descriptor. It returns 0, nil at the
+// end of the stream.
 func Read(fd int, p []byte) (int, error) {
 	return transfer(unix.SYS_READ, fd, p)
 }
 
-// Write may write less than p.
+// Write is one raw system call on a non-blocking descriptor. It may write less than p.
 func Write(fd int, p []byte) (int, error) {
 	return transfer(unix.SYS_WRITE, fd, p)
 }

@@ -94,14 +94,14 @@ func TestAfterCloseNothingRuns(t *testing.T) {
 	}
 	l.Close()
 	l.Do(func() { t.Error("it runs") })
-	l.Call(func() { t.Error("it runs") }) // and does not wait for ever
+	l.Call(func() { t.Error("it runs") }) // and does not block
 	l.Close()
 }
 
 func TestLoadCountsWaitingAsIdle(t *testing.T) {
 	l := newLoop(t)
 	before := l.Load()
-	time.Sleep(30 * time.Millisecond) // it has nothing to do
+	time.Sleep(30 * time.Millisecond) // idle
 	l.Call(func() {
 		for until := Now() + 30*time.Millisecond; Now() < until; {
 		}
@@ -112,7 +112,7 @@ func TestLoadCountsWaitingAsIdle(t *testing.T) {
 	}
 }
 
-// TestCoalesce: what comes within a turn's time is seen to in one turn.
+// Events within one interval are handled in one turn.
 func TestCoalesce(t *testing.T) {
 	const bytes = 150
 	l := newLoop(t)
@@ -130,12 +130,12 @@ func TestCoalesce(t *testing.T) {
 	<-r.done
 	load := l.Load().Minus(before)
 	l.Call(func() {
-		if r.turns > bytes/3 { // half a second would have to pass
+		if r.turns > bytes/3 { // takes half a second
 			t.Errorf("%d turns for %d bytes", r.turns, bytes)
 		}
 	})
 	if load.Busy > load.Of*9/10 {
-		t.Errorf("its sleep counts as work: %+v", load)
+		t.Errorf("sleep counts as busy: %+v", load)
 	}
 	l.Coalesce(0)
 }
@@ -146,12 +146,12 @@ func TestNice(t *testing.T) {
 	var got int
 	var err error
 	l.Call(func() { got, err = unix.Getpriority(unix.PRIO_PROCESS, 0) })
-	if err != nil || 20-got != 7 { // the system call's answer is 20 minus the nice value
+	if err != nil || 20-got != 7 { // the system call returns 20 minus the nice value
 		t.Errorf("%d, %v", 20-got, err)
 	}
 }
 
-// counter counts bytes, and the turns in which they come.
+// counter counts bytes, and the turns in which they arrive.
 type counter struct {
 	fd, want, turns int
 	done            chan struct{}
@@ -167,7 +167,7 @@ func (c *counter) Ready(events uint32) {
 	})
 }
 
-// pair is two ends of a stream, neither of which blocks.
+// pair returns both ends of a non-blocking stream.
 func pair(t *testing.T) (a, b int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -177,7 +177,7 @@ func pair(t *testing.T) (a, b int) {
 	return fds[0], fds[1]
 }
 
-// reader collects what it reads until the end.
+// reader collects bytes until the end of the stream.
 type reader struct {
 	fd    int
 	buf   []byte
@@ -195,8 +195,8 @@ func (r *reader) Ready(events uint32) {
 	})
 }
 
-// With edges, whatever is not read at once must be announced again, or read in
-// the same turn: data with the end right behind it, and more than one buffer.
+// With edge triggering, Drain must not leave data or the end of the stream unread:
+// data directly followed by the end, and more data than one buffer holds.
 func TestDrainMissesNothing(t *testing.T) {
 	for _, size := range []int{0, 1, 16, 17, 160, 1000} {
 		l := newLoop(t)

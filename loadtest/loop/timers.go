@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// timers are what is to be done when, owned by one loop's thread.
+// timers is a heap of timers. Owned by the loop's thread.
 type timers struct{ list []timer }
 
 type timer struct {
@@ -15,7 +15,7 @@ type timer struct {
 	f  func()
 }
 
-// At runs f at that time by Now, on the loop's thread. To be called on it only.
+// At schedules f on the loop's thread at a time by Now. On the loop's thread only.
 func (l *Loop) At(at time.Duration, f func()) { heap.Push(&l.timers, timer{at, f}) }
 
 func (t *timers) next() (time.Duration, bool) {
@@ -25,7 +25,7 @@ func (t *timers) next() (time.Duration, bool) {
 	return t.list[0].at, true
 }
 
-// run does what is due. What that adds for now waits for the next turn.
+// run calls what is due. Timers added meanwhile wait for the next turn.
 func (t *timers) run(now time.Duration) {
 	for n := len(t.list); n > 0 && len(t.list) > 0 && t.list[0].at <= now; n-- {
 		heap.Pop(t).(timer).f()

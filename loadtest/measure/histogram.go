@@ -7,41 +7,40 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Latencies are recorded between these, three digits exact; beyond, as these.
+// Latencies are clamped to this range and recorded with three significant digits.
 const (
 	minLatency = time.Microsecond
 	maxLatency = 2 * time.Minute
 )
 
-// Histogram holds latencies. It is not for concurrent use: each thread has its
-// own, and they are merged afterwards.
+// Histogram holds latencies. It is not safe for concurrent use: merge one per thread.
 type Histogram struct{ h *hdrhistogram.Histogram }
 
-// NewHistogram returns an empty one.
+// NewHistogram returns an empty histogram.
 func NewHistogram() *Histogram {
 	return &Histogram{hdrhistogram.New(int64(minLatency), int64(maxLatency), 3)}
 }
 
 // Record adds a latency.
 func (h *Histogram) Record(d time.Duration) {
-	_ = h.h.RecordValue(int64(min(max(d, minLatency), maxLatency))) // within its range: cannot fail
+	_ = h.h.RecordValue(int64(min(max(d, minLatency), maxLatency))) // in range: cannot fail
 }
 
-// Merge adds what another holds.
+// Merge adds the latencies of another histogram.
 func (h *Histogram) Merge(other *Histogram) { h.h.Merge(other.h) }
 
-// Reset empties it.
+// Reset removes all latencies.
 func (h *Histogram) Reset() { h.h.Reset() }
 
-// Count is how many were recorded.
+// Count returns the number of latencies.
 func (h *Histogram) Count() int64 { return h.h.TotalCount() }
 
-// Quantile is the latency that a share q (0 to 1) of them did not exceed.
+// Quantile returns the latency at the quantile q, 0 to 1.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	return time.Duration(h.h.ValueAtQuantile(q * 100))
 }
 
-// Max is the longest.
+// Max returns the longest latency.
 func (h *Histogram) Max() time.Duration { return time.Duration(h.h.Max()) }
 
 // Point is one point of a percentile curve.
@@ -50,7 +49,7 @@ type Point struct {
 	Seconds  float64 `json:"seconds"`
 }
 
-// Curve has points that lie evenly on an axis of nines: 0, 90, 99, 99.9 …, as
+// Curve returns points evenly spaced on a logarithmic axis: 0, 90, 99, 99.9 % …, as
 // far as the number of latencies supports it.
 func (h *Histogram) Curve() []Point {
 	if h.Count() == 0 {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestPaceDoesNotDrift(t *testing.T) {
+func TestScheduleDoesNotDrift(t *testing.T) {
 	for _, c := range []struct {
 		rate float64
 		i    int
@@ -23,7 +23,7 @@ func TestPaceDoesNotDrift(t *testing.T) {
 	}
 }
 
-func TestPaceIsInOrder(t *testing.T) {
+func TestScheduleIsInOrder(t *testing.T) {
 	p := Schedule{33_333.33}
 	for i := range 100_000 {
 		if d := p.Due(i+1) - p.Due(i); d < 29*time.Microsecond || d > 31*time.Microsecond {
@@ -32,7 +32,7 @@ func TestPaceIsInOrder(t *testing.T) {
 	}
 }
 
-func TestPaceCount(t *testing.T) {
+func TestScheduleCount(t *testing.T) {
 	for _, rate := range []float64{0.5, 1, 3, 999.9, 1000} {
 		p := Schedule{rate}
 		for _, d := range []time.Duration{0, time.Millisecond, time.Second, 90 * time.Second} {
@@ -80,7 +80,7 @@ func TestHistogramBounds(t *testing.T) {
 	}
 }
 
-func TestCurveEndsWhereTheNumbersDo(t *testing.T) {
+func TestCurveEndsWithTheData(t *testing.T) {
 	h := NewHistogram()
 	if h.Curve() != nil {
 		t.Error("a curve of nothing")

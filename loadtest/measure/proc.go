@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPU is the processor time of processes.
+// CPU is the CPU time of processes.
 type CPU struct {
-	Total        time.Duration // to the nanosecond
-	User, System time.Duration // to a clock tick each
+	Total        time.Duration // resolution: a nanosecond
+	User, System time.Duration // resolution: a clock tick
 }
 
 func (c CPU) plus(o CPU) CPU  { return CPU{c.Total + o.Total, c.User + o.User, c.System + o.System} }
@@ -27,7 +27,7 @@ func (c CPU) minus(o CPU) CPU { return CPU{c.Total - o.Total, c.User - o.User, c
 // architecture that Go runs on.
 const tick = time.Second / 100
 
-// CPUOf is what the processes have used so far, their dead threads included.
+// CPUOf returns the CPU time of processes so far, including exited threads.
 func CPUOf(pids []int) (sum CPU, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(procFile(pid, "stat"))
@@ -48,14 +48,14 @@ func CPUOf(pids []int) (sum CPU, err error) {
 	return sum, nil
 }
 
-// processClock is the clock of another process's processor time (clock_getcpuclockid(3)).
+// processClock returns the CPU clock of another process (clock_getcpuclockid(3)).
 func processClock(pid int) int32 { return ^int32(pid)<<3 | 2 }
 
 func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }
 
-// stat is what is read of /proc/<pid>/stat (proc_pid_stat(5)).
+// stat holds fields of /proc/<pid>/stat (proc_pid_stat(5)).
 type stat struct {
 	parent       int
 	user, system time.Duration
@@ -63,7 +63,7 @@ type stat struct {
 
 var errStat = errors.New("not in the form of proc_pid_stat(5)")
 
-// parseStat begins behind the program's name, which may hold anything.
+// parseStat starts after the program's name, which may contain any character.
 func parseStat(b []byte) (stat, error) {
 	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(f) < 13 {
@@ -78,14 +78,14 @@ func parseStat(b []byte) (stat, error) {
 	return stat{parent, time.Duration(user) * tick, time.Duration(system) * tick}, nil
 }
 
-// Memory is what processes occupy, in bytes.
+// Memory is the memory of processes, in bytes.
 type Memory struct {
-	RSS int64 // resident; pages that processes share count in each
-	PSS int64 // resident; pages that processes share are divided among them
+	RSS int64 // resident; shared pages count in each process
+	PSS int64 // resident; shared pages are divided among the processes
 }
 
-// MemoryOf makes the kernel count pages, which stops the processes for a
-// millisecond or so.
+// MemoryOf returns the exact memory of processes. The kernel stops them for about a
+// millisecond to count pages.
 func MemoryOf(pids []int) (sum Memory, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(procFile(pid, "smaps_rollup"))
@@ -102,8 +102,8 @@ func MemoryOf(pids []int) (sum Memory, err error) {
 	return sum, nil
 }
 
-// RSSOf is the resident memory of processes in bytes, at no cost to them. The
-// kernel keeps this count to within some hundred KiB.
+// RSSOf returns the resident memory of processes in bytes, accurate to some hundred
+// KiB, without stopping them.
 func RSSOf(pids []int) (sum int64, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(procFile(pid, "statm"))
@@ -119,7 +119,7 @@ func RSSOf(pids []int) (sum int64, err error) {
 	return sum, nil
 }
 
-// parseStatm reads the second number of /proc/<pid>/statm: resident pages.
+// parseStatm returns the second number of /proc/<pid>/statm: resident pages.
 func parseStatm(b []byte) (pages int64, err error) {
 	f := bytes.Fields(b)
 	if len(f) < 2 {
@@ -128,7 +128,7 @@ func parseStatm(b []byte) (pages int64, err error) {
 	return strconv.ParseInt(string(f[1]), 10, 64)
 }
 
-// parseRollup reads /proc/<pid>/smaps_rollup: lines such as "Rss:  1234 kB".
+// parseRollup parses /proc/<pid>/smaps_rollup: lines such as "Rss:  1234 kB".
 func parseRollup(b []byte) (Memory, error) {
 	var m Memory
 	for line := range bytes.Lines(b) {
@@ -153,8 +153,7 @@ func parseRollup(b []byte) (Memory, error) {
 	return m, nil
 }
 
-// FilesOf is how many descriptors the processes have open; 0 if they cannot be
-// counted.
+// FilesOf returns the number of open descriptors of processes; 0 if unknown.
 func FilesOf(pids []int) (n int) {
 	for _, pid := range pids {
 		info, err := os.Stat(procFile(pid, "fd"))
@@ -170,7 +169,7 @@ func FilesOf(pids []int) (n int) {
 	return n
 }
 
-// Family is a process and all its descendants.
+// ProcessTree returns a process and all its descendants.
 func ProcessTree(pid int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -184,7 +183,7 @@ func ProcessTree(pid int) ([]int, error) {
 		}
 		b, err := os.ReadFile(procFile(child, "stat"))
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has exited
 		}
 		if s, err := parseStat(b); err == nil {
 			children[s.parent] = append(children[s.parent], child)
@@ -197,9 +196,8 @@ func ProcessTree(pid int) ([]int, error) {
 	return family, nil
 }
 
-// machineCPU is what all processes of the machine have used so far; 0 if that
-// is not known. Interrupts are left out: they are the network's, and no
-// process's. So is what the hypervisor gave to others.
+// machineCPU returns the CPU time of all processes so far; 0 if unknown. It excludes
+// interrupts, which belong to no process, and time stolen by the hypervisor.
 func machineCPU() time.Duration {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -209,7 +207,7 @@ func machineCPU() time.Duration {
 	return d
 }
 
-// parseMachine reads user, nice and system time of the first line of /proc/stat.
+// parseMachine adds user, nice and system time of the first line of /proc/stat.
 func parseMachine(b []byte) (time.Duration, error) {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	f := bytes.Fields(line)
@@ -227,7 +225,7 @@ func parseMachine(b []byte) (time.Duration, error) {
 	return time.Duration(sum) * tick, nil
 }
 
-// ownCPU is this process's.
+// ownCPU returns the CPU time of this process.
 func ownCPU() CPU {
 	c, err := CPUOf([]int{os.Getpid()})
 	if err != nil {

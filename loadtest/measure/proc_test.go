@@ -52,7 +52,7 @@ func TestParseMachineAndStatm(t *testing.T) {
 	}
 }
 
-// What this process burns is what is measured, by the clock and by the ticks.
+// The CPU time of this process is measured by the clock and by ticks.
 func TestCPUOfThisProcess(t *testing.T) {
 	pids := []int{os.Getpid()}
 	before, err := CPUOf(pids)
@@ -86,20 +86,20 @@ func TestMemoryOfThisProcess(t *testing.T) {
 	}
 }
 
-func TestOfAProcessThatIsGone(t *testing.T) {
-	const nobody = 1 << 30 // over pid_max
-	if _, err := CPUOf([]int{nobody}); err == nil {
+func TestAnExitedProcess(t *testing.T) {
+	const none = 1 << 30 // above pid_max
+	if _, err := CPUOf([]int{none}); err == nil {
 		t.Error("CPUOf")
 	}
-	if _, err := MemoryOf([]int{nobody}); err == nil {
+	if _, err := MemoryOf([]int{none}); err == nil {
 		t.Error("MemoryOf")
 	}
-	if _, err := (Processes{Server: []int{nobody}}).Start(); err == nil {
+	if _, err := (Processes{Server: []int{none}}).Start(); err == nil {
 		t.Error("Start")
 	}
 }
 
-func TestFamily(t *testing.T) {
+func TestProcessTree(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "sleep 30 & echo started; wait")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -131,7 +131,7 @@ func TestFamily(t *testing.T) {
 func TestWatch(t *testing.T) {
 	n := int64(0)
 	stop := Processes{Server: []int{os.Getpid()}}.Watch(10*time.Millisecond, func() Counts { n += 100; return Counts{Sent: n, Connections: 7} })
-	time.Sleep(80 * time.Millisecond) // time itself is what is watched
+	time.Sleep(80 * time.Millisecond) // samples are taken over time
 	samples := stop()
 	if len(samples) < 2 {
 		t.Fatalf("%d samples", len(samples))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Unit is what a number counts. Times are in seconds, sizes in bytes.
+// Unit is the unit of a number. Times are in seconds, sizes in bytes.
 type Unit string
 
 // The units.
@@ -17,12 +17,12 @@ const (
 	Bytes     Unit = "B"
 	PerSecond Unit = "/s"
 	Share     Unit = "share" // 0 to 1
-	Cores     Unit = "cores" // seconds of processor time a second
+	Cores     Unit = "cores" // CPU seconds per second
 	Times     Unit = "×"
 	Plain     Unit = ""
 )
 
-// Format writes a value as people read it.
+// Format formats a value for people.
 func (u Unit) Format(v float64) string {
 	switch u {
 	case Seconds:
@@ -70,7 +70,7 @@ func formatBytes(v float64) string {
 	return fmt.Sprintf("%.4g MiB", v/(1<<20))
 }
 
-// digits separates thousands.
+// digits formats a number with separators of thousands.
 func digits(v float64) string {
 	if math.Abs(v) < 100 && v != math.Trunc(v) {
 		return fmt.Sprintf("%.3g", v)
@@ -82,14 +82,14 @@ func digits(v float64) string {
 	return s
 }
 
-// Metric is one number about a run.
+// Metric is a named number of a run.
 type Metric struct {
 	Name  string  `json:"name"`
 	Unit  Unit    `json:"unit"`
 	Value float64 `json:"value"`
 }
 
-// Curve is a percentile curve, of latencies from the intended time.
+// Curve is a percentile curve of latencies.
 type Curve struct {
 	Name   string  `json:"name"`
 	Count  int64   `json:"count"`
@@ -107,24 +107,24 @@ type Run struct {
 	Metrics  []Metric `json:"metrics"`
 	Timeline []Sample `json:"timeline,omitempty"`
 	Memory   []Step   `json:"memory,omitempty"`
-	Notes    []string `json:"notes,omitempty"` // what a reader must know to judge the numbers
+	Notes    []string `json:"notes,omitempty"` // warnings that affect the numbers
 
 	latencies map[string]*Histogram
 }
 
-// Add adds a number.
+// Add adds a metric.
 func (r *Run) Add(name string, unit Unit, value float64) {
 	r.Metrics = append(r.Metrics, Metric{name, unit, value})
 }
 
-// Note adds what a reader must know.
+// Note adds a warning, unless it exists.
 func (r *Run) Note(format string, args ...any) {
 	if note := fmt.Sprintf(format, args...); !slices.Contains(r.Notes, note) {
 		r.Notes = append(r.Notes, note)
 	}
 }
 
-// Latency adds a histogram: its quantiles as numbers, its curve to the result's.
+// Latency adds the quantiles of a histogram as metrics, and its curve to the result.
 func (r *Run) Latency(name string, h *Histogram) {
 	if h.Count() == 0 {
 		return
@@ -144,7 +144,7 @@ var quantiles = []struct {
 	q    float64
 }{{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}}
 
-// Get finds a number by name.
+// Get returns the metric with that name.
 func (r *Run) Get(name string) (Metric, bool) { return find(r.Metrics, name) }
 
 func find(list []Metric, name string) (Metric, bool) {
@@ -156,7 +156,7 @@ func find(list []Metric, name string) (Metric, bool) {
 	return Metric{}, false
 }
 
-// Result is one scenario on one server, run several times.
+// Result is the result of several runs of one scenario on one server.
 type Result struct {
 	Server   string            `json:"server"`
 	Scenario string            `json:"scenario"`
@@ -167,8 +167,8 @@ type Result struct {
 	Took     float64           `json:"took"`             // s
 }
 
-// NewResult computes what the runs say together: the median of each number, and
-// one percentile curve for all.
+// NewResult computes the median of each metric, and one percentile curve per latency
+// over all runs.
 func NewResult(server, scenario string, settings map[string]string, runs []*Run, took time.Duration) Result {
 	r := Result{Server: server, Scenario: scenario, Settings: settings, Runs: runs, Took: took.Seconds()}
 	values := map[string][]float64{}
@@ -206,7 +206,7 @@ func curves(runs []*Run) (list []Curve) {
 	return list
 }
 
-// byImportance puts what users feel first.
+// byImportance sorts the latencies that users notice first.
 func byImportance(a, b string) int {
 	rank := func(name string) int {
 		if i := slices.Index(important, name); i >= 0 {
@@ -219,13 +219,13 @@ func byImportance(a, b string) int {
 
 var important = []string{"delivery", "broadcast", "connect", "response"}
 
-// Median finds the median of a number over the runs.
+// Median returns the median of a metric over the runs.
 func (r Result) Median(name string) (float64, bool) {
 	m, ok := find(r.Medians, name)
 	return m.Value, ok
 }
 
-// Most finds the highest value of a number in any run.
+// Most returns the highest value of a metric in any run.
 func (r Result) Most(name string) float64 {
 	most := math.Inf(-1)
 	for _, run := range r.Runs {
@@ -236,7 +236,7 @@ func (r Result) Most(name string) float64 {
 	return most
 }
 
-// Notes are all runs', each once.
+// Notes returns the distinct notes of all runs.
 func (r Result) Notes() (notes []string) {
 	for _, run := range r.Runs {
 		for _, n := range run.Notes {
@@ -248,7 +248,7 @@ func (r Result) Notes() (notes []string) {
 	return notes
 }
 
-// Median is the middle value, or the mean of the two in the middle; NaN of none.
+// Median returns the median of values; NaN if there are none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

@@ -1,10 +1,10 @@
 package measure
 
-// Sample is one moment of a run. What is not known is 0.
+// Sample is a sample of the timeline of a run. Unknown values are 0.
 type Sample struct {
-	At          float64 `json:"at"`          // s since the run's start
-	Sent        float64 `json:"sent"`        // a second
-	Received    float64 `json:"received"`    // a second
+	At          float64 `json:"at"`          // s since the start of the run
+	Sent        float64 `json:"sent"`        // per second
+	Received    float64 `json:"received"`    // per second
 	ServerCPU   float64 `json:"serverCpu"`   // cores
 	RedisCPU    float64 `json:"redisCpu"`    // cores
 	OwnCPU      float64 `json:"ownCpu"`      // cores

@@ -4,20 +4,20 @@ package measure
 
 import "time"
 
-// Processes are those whose cost is measured; none where they run elsewhere.
+// Processes holds the pids to measure; empty for processes on other machines.
 type Processes struct {
 	Server, Redis []int
-	Others        []int // that take part too
+	Others        []int // that belong to the measurement too
 }
 
-// Usage is what was used from one moment to another.
+// Usage is the CPU time used between two points in time.
 type Usage struct {
 	Wall               time.Duration
 	Server, Redis, Own CPU
-	OtherPrograms      time.Duration // processor time of programs that have no part in this
+	OtherPrograms      time.Duration // CPU time of unrelated programs
 }
 
-// Start begins to measure; the function it returns ends it.
+// Start starts to measure; stop returns the usage since then.
 func (p Processes) Start() (stop func() (Usage, error), err error) {
 	began, err := p.now()
 	if err != nil {
@@ -32,7 +32,7 @@ func (p Processes) Start() (stop func() (Usage, error), err error) {
 	}, nil
 }
 
-// moment is the clocks at one time.
+// moment holds all clocks at one point in time.
 type moment struct {
 	at                         time.Time
 	server, redis, own, others CPU
@@ -60,13 +60,13 @@ func (m moment) since(o moment) Usage {
 	return u
 }
 
-// Counts are what only the run knows.
+// Counts are the counters of the scenario for a sample.
 type Counts struct {
 	Sent, Received, Connections, Goroutines int64
 }
 
-// Watch takes a sample at every interval until stop is called, which returns
-// them.
+// Watch takes a sample at every interval until stop is called, which returns the
+// samples.
 func (p Processes) Watch(interval time.Duration, counts func() Counts) (stop func() []Sample) {
 	quit, done := make(chan struct{}), make(chan []Sample)
 	go func() {
@@ -84,7 +84,7 @@ func (p Processes) Watch(interval time.Duration, counts func() Counts) (stop fun
 			}
 			now, err := p.now()
 			if err != nil {
-				continue // it has ended; the run will say so
+				continue // the process has exited; the run reports it
 			}
 			c := counts()
 			samples = append(samples, p.sample(began, last, now, before, c))

@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// look replaces the page by what it shows: of each chart how many dots are in a
-// colour other than the axes' grey, and what its legend says of the last point.
+// look replaces the page by JSON: for each chart the number of coloured pixels and the
+// legend for the last point.
 const look = `<script>
 document.documentElement.textContent = 'LOOK' + JSON.stringify([...document.querySelectorAll('.plot')].map((plot) => {
   const canvas = plot.querySelector('canvas');
@@ -33,8 +33,8 @@ document.documentElement.textContent = 'LOOK' + JSON.stringify([...document.quer
 })) + 'KOOL';
 </script>`
 
-// A browser draws every chart, in both colour schemes, and says what is under
-// the pointer.
+// A browser draws every chart in both colour schemes, and the legend shows the value
+// at the pointer.
 func TestPageInABrowser(t *testing.T) {
 	chromium := redistest.Require(t, "chromium")
 	for scheme, flag := range map[string]string{"light": "1", "dark": "0"} {

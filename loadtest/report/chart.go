@@ -2,17 +2,17 @@ package report
 
 import "herald/loadtest/measure"
 
-// Kind is what a chart's x axis is.
+// Kind is the x axis of a chart.
 type Kind string
 
 // The kinds of charts.
 const (
 	OverTime      Kind = "time"        // seconds
-	ByConnections Kind = "connections" // that are open
+	ByConnections Kind = "connections" // open connections
 	Percentiles   Kind = "percentiles" // quantiles, 0 to 1; y is logarithmic
 )
 
-// Chart is lines in one pair of axes, for the page's script to draw.
+// Chart is a line chart, drawn by the script of the page.
 type Chart struct {
 	Title  string       `json:"-"`
 	About  string       `json:"-"` // a sentence below the title
@@ -29,15 +29,15 @@ type Series struct {
 	Y     []float64 `json:"y"`
 }
 
-// Empty reports whether there is nothing to draw.
+// Empty reports whether the chart has no series.
 func (c Chart) Empty() bool { return len(c.Series) == 0 }
 
-// add adds a line, of two points or more.
+// add adds a line, unless it has fewer than two points.
 func (c *Chart) add(name string, color int, x, y []float64) {
 	if len(x) > 1 {
 		c.Series = append(c.Series, Series{Name: name, Color: color % colors, X: x, Y: y})
 	}
 }
 
-// colors is how many the page's palette has.
+// colors is the size of the page's palette.
 const colors = 6

@@ -7,8 +7,8 @@ import (
 	"herald/loadtest/measure"
 )
 
-// charts chooses what to draw. A comparison draws servers beside each other, a
-// single scenario what it measured of one.
+// charts returns the charts to draw: of a comparison one line per server, of a single
+// scenario one line per metric.
 func (r *Report) charts() (list []Chart) {
 	all := r.comparison()
 	if r.Table == nil {
@@ -26,10 +26,10 @@ func (r *Report) charts() (list []Chart) {
 }
 
 func (r *Report) comparison() []Chart {
-	latency := Chart{Title: "Latency at the same rate", About: "From when a message was due until a socket had it, all runs together.", Kind: Percentiles, Unit: measure.Seconds}
-	rate := Chart{Title: "Throughput at the maximum", About: "Messages that reached their socket, in the run with the median rate.", Kind: OverTime, Unit: measure.PerSecond}
-	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections are opened; the last point is after each has been used and was idle for a while.", Kind: ByConnections, Unit: measure.Bytes}
-	cpu := Chart{Title: "Processor time at the maximum", About: "Cores that the server used meanwhile.", Kind: OverTime, Unit: measure.Cores}
+	latency := Chart{Title: "Latency at the same rate", About: "From the time a message was due until the socket received it, over all runs.", Kind: Percentiles, Unit: measure.Seconds}
+	rate := Chart{Title: "Maximum throughput", About: "Messages received by sockets, in the run with the median rate.", Kind: OverTime, Unit: measure.PerSecond}
+	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections open; the last point is after use and a time without traffic.", Kind: ByConnections, Unit: measure.Bytes}
+	cpu := Chart{Title: "CPU at maximum throughput", About: "Cores used by the server.", Kind: OverTime, Unit: measure.Cores}
 	if r.Table == nil {
 		return nil
 	}
@@ -57,7 +57,7 @@ func (r *Report) comparison() []Chart {
 }
 
 func single(r measure.Result) []Chart {
-	latency := Chart{Title: "Latency", About: "From when each was due, all runs together. Lateness of the load generator is part of it.", Kind: Percentiles, Unit: measure.Seconds}
+	latency := Chart{Title: "Latency", About: "From the time a message was due, over all runs. Delays of the load generator are included.", Kind: Percentiles, Unit: measure.Seconds}
 	for i, c := range r.Curves {
 		x, y := curve(r, c.Name)
 		latency.add(c.Name, i, x, y)
@@ -74,7 +74,7 @@ func single(r measure.Result) []Chart {
 		}
 		return c
 	}
-	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections are opened, and after each has been used.", Kind: ByConnections, Unit: measure.Bytes}
+	memory := Chart{Title: "Memory by connections", About: "Resident memory of the server while connections open, and after use.", Kind: ByConnections, Unit: measure.Bytes}
 	x, y := steps(run)
 	memory.add("resident", 0, x, y)
 	list := []Chart{
@@ -82,20 +82,20 @@ func single(r measure.Result) []Chart {
 		draw("Throughput", "In the run with the median rate.", measure.PerSecond,
 			line{"received", func(s measure.Sample) float64 { return s.Received }}, line{"sent", func(s measure.Sample) float64 { return s.Sent }}),
 		memory,
-		draw("Processor time", "Cores in use.", measure.Cores,
+		draw("CPU", "Cores in use.", measure.Cores,
 			line{"server", func(s measure.Sample) float64 { return s.ServerCPU }}, line{"Redis", func(s measure.Sample) float64 { return s.RedisCPU }},
 			line{"load generator", func(s measure.Sample) float64 { return s.OwnCPU }}),
 		draw("Memory over time", "Resident memory of the server.", measure.Bytes, line{"resident", func(s measure.Sample) float64 { return s.RSS }}),
 	}
 	if slices.Contains(whereCountsMatter, r.Scenario) {
-		list = append(list, draw("Connections and what they hold", "Of the server: open connections and descriptors, and goroutines where it tells.", measure.Plain,
+		list = append(list, draw("Connections", "Open connections, descriptors and goroutines of the server.", measure.Plain,
 			line{"connections", func(s measure.Sample) float64 { return s.Connections }}, line{"descriptors", func(s measure.Sample) float64 { return s.Files }},
 			line{"goroutines", func(s measure.Sample) float64 { return s.Goroutines }}))
 	}
 	return list
 }
 
-// whereCountsMatter are the scenarios in which connections come and go.
+// whereCountsMatter lists the scenarios in which sockets drop and reconnect.
 var whereCountsMatter = []string{"mix", "soak", "storm"}
 
 type line struct {
@@ -103,7 +103,7 @@ type line struct {
 	of   func(measure.Sample) float64
 }
 
-// middle is the run whose rate is nearest the median.
+// medianRun returns the run with the rate nearest to the median.
 func medianRun(r measure.Result) (run *measure.Run) {
 	median, _ := r.Median("rate")
 	least := math.Inf(1)
@@ -116,7 +116,7 @@ func medianRun(r measure.Result) (run *measure.Run) {
 	return run
 }
 
-// timeline leaves out what was never measured.
+// timeline returns a line over time; nil if the value was never measured.
 func timeline(run *measure.Run, of func(measure.Sample) float64) (x, y []float64) {
 	if run == nil || !slices.ContainsFunc(run.Timeline, func(s measure.Sample) bool { return of(s) != 0 }) {
 		return nil, nil
@@ -139,7 +139,7 @@ func curve(r measure.Result, name string) (x, y []float64) {
 	return x, y
 }
 
-// steps has the last weight of each number of connections.
+// steps returns the last memory sample for each number of connections.
 func steps(run *measure.Run) (x, y []float64) {
 	if run == nil {
 		return nil, nil

@@ -2,7 +2,7 @@
 {
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const digits = (v) => v.toLocaleString('en', { maximumSignificantDigits: Math.abs(v) < 1000 ? 3 : 15, maximumFractionDigits: 2 });
-  // scaled writes v in the largest unit that it reaches; the last one takes the rest.
+  // scaled formats v in the largest unit that it reaches, or in the last one.
   const scaled = (units) => (v) => {
     const [size, name] = v === 0 ? [1, ''] : units.find(([least], i) => Math.abs(v) >= least * 0.9995 || i === units.length - 1);
     return `${digits(v / size)} ${name}`.trim();
@@ -16,12 +16,12 @@
   };
   const share = (nines) => `${(100 * (1 - 10 ** -nines)).toFixed(Math.max(0, Math.ceil(nines - 1e-9) - 2))} %`;
 
-  // What the x axis is: each further nine of a quantile gets the same room.
+  // The x axes. For quantiles each further nine has the same width.
   const kinds = {
     time: { label: 'seconds', says: (x) => `${x.toFixed(1)} s` },
     connections: { label: 'open connections', says: digits, points: true },
     percentiles: {
-      label: 'share that took no longer',
+      label: 'percentile',
       says: share,
       from: (q) => -Math.log10(1 - q),
       splits: (u, axis, least, most) => [0, Math.log10(2), 1, 2, 3, 4, 5, 6, 7].filter((x) => x >= least && x <= most),
@@ -29,7 +29,7 @@
     },
   };
 
-  // nearest is what a line without a point at the cursor's x shows.
+  // nearest returns the point to show for a line without a point at the cursor.
   const nearest = (u, series, i, x) => {
     const [xs, ys] = [u.data[0], u.data[series]];
     if (series === 0 || ys[i] != null) return i;

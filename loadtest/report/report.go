@@ -1,5 +1,5 @@
-// Package report is what is left of a measurement: JSON for programs, one page
-// for people that needs nothing but itself.
+// Package report writes the results of a measurement as JSON and as a self-contained
+// HTML page.
 package report
 
 import (
@@ -14,52 +14,52 @@ import (
 	"herald/loadtest/measure"
 )
 
-// Report is one call of the load generator.
+// Report holds the results of one execution of loadtest.
 type Report struct {
 	Title    string           `json:"title"`
 	Command  string           `json:"command"`
 	Started  time.Time        `json:"started"`
 	Took     float64          `json:"took"` // s
 	Machine  []Fact           `json:"machine"`
-	Table    *Table           `json:"table,omitempty"` // of a comparison
+	Table    *Table           `json:"table,omitempty"` // comparison only
 	Verdicts []Verdict        `json:"verdicts,omitempty"`
 	Results  []measure.Result `json:"results"`
-	Notes    []string         `json:"notes,omitempty"` // what concerns all results
+	Notes    []string         `json:"notes,omitempty"` // warnings that affect all results
 }
 
-// Fact is one thing about the machine or its programs.
+// Fact is a property of the machine or the version of a program.
 type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// Verdict is what became of a threshold.
+// Verdict is the result of a threshold.
 type Verdict struct {
-	Says string `json:"says"` // in words, with the numbers
+	Says string `json:"says"` // a sentence with the numbers
 	OK   bool   `json:"ok"`
 }
 
 // Table compares servers.
 type Table struct {
-	Servers []string `json:"servers"` // ours first
-	About   []string `json:"about"`   // a sentence for each
-	Against string   `json:"against"` // the one that ratios are to
+	Servers []string `json:"servers"` // the gateway first
+	About   []string `json:"about"`   // one sentence per server
+	Against string   `json:"against"` // the server that ratios refer to
 	Rows    []Row    `json:"rows"`
 }
 
-// Row is one thing that was measured for each server.
+// Row is one metric of all servers.
 type Row struct {
 	Name   string       `json:"name"`
 	Unit   measure.Unit `json:"unit"`
 	Values []*float64   `json:"values"`         // by server; nil: not measured
-	Ratio  *float64     `json:"ratio"`          // ours to Against's
+	Ratio  *float64     `json:"ratio"`          // gateway to Against
 	Goal   string       `json:"goal,omitempty"` // in words
 	Aim    string       `json:"aim,omitempty"`  // in words
 	Met    string       `json:"met,omitempty"`  // "no", "yes" or "aim"; "" without a goal
 	More   bool         `json:"more"`           // more is better
 }
 
-// Value is what a table shows for a server.
+// Value returns the formatted value of server i.
 func (r Row) Value(i int) string {
 	if !r.Known(i) {
 		return "–"
@@ -67,10 +67,10 @@ func (r Row) Value(i int) string {
 	return r.Unit.Format(*r.Values[i])
 }
 
-// Known reports whether there is one.
+// Known reports whether server i has a value.
 func (r Row) Known(i int) bool { return i < len(r.Values) && r.Values[i] != nil }
 
-// RatioText is what a table shows for the ratio.
+// RatioText returns the formatted ratio.
 func (r Row) RatioText() string {
 	if r.Ratio == nil {
 		return "–"
@@ -78,7 +78,7 @@ func (r Row) RatioText() string {
 	return measure.Times.Format(*r.Ratio)
 }
 
-// Bar is how long a value's bar is, in percent of the row's longest.
+// Bar returns the length of a bar in percent of the longest in the row.
 func (r Row) Bar(i int) float64 {
 	most := 0.0
 	for _, v := range r.Values {
@@ -92,7 +92,7 @@ func (r Row) Bar(i int) float64 {
 	return 100 * *r.Values[i] / most
 }
 
-// WriteJSON writes all of it.
+// WriteJSON writes the report as JSON.
 func (r *Report) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", " ")
@@ -121,7 +121,7 @@ func asset(name string) string {
 	return string(b)
 }
 
-// WriteHTML writes the page.
+// WriteHTML writes the report as a page.
 func (r *Report) WriteHTML(w io.Writer) error {
 	return page.Execute(w, struct {
 		*Report
@@ -130,7 +130,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	}{r, r.charts(), sections(r.Results)})
 }
 
-// Write writes the report to files; "" for none.
+// Write writes the report to files; "" skips one.
 func (r *Report) Write(jsonFile, htmlFile string) error {
 	for _, out := range []struct {
 		name  string

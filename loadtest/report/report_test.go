@@ -14,7 +14,7 @@ import (
 	"herald/loadtest/measure"
 )
 
-// example is a comparison of two servers, one of which has an awkward name.
+// example is a comparison of two servers; one has a name that needs escaping.
 func example() *Report {
 	run := func(rate float64) *measure.Run {
 		r, h := &measure.Run{}, measure.NewHistogram()
@@ -58,19 +58,19 @@ func render(t *testing.T, r *Report) string {
 
 var outside = regexp.MustCompile(`(?i)\b(src|href|url|import|fetch)\s*[=(]|https?://|//[a-z0-9-]+\.[a-z]`)
 
-func TestPageNeedsNothingButItself(t *testing.T) {
+func TestPageIsSelfContained(t *testing.T) {
 	html := render(t, example())
 	if len(html) > 1<<20 {
 		t.Errorf("%d bytes", len(html))
 	}
 	if !strings.Contains(html, "Copyright (c) 2022 Leon Sorokin") {
-		t.Error("the library's licence is missing")
+		t.Error("the licence of uPlot is missing")
 	}
 	if found := outside.FindString(strings.Replace(html, asset("uplot/uPlot.iife.min.js"), "", 1)); found != "" {
 		t.Errorf("the page refers to %q", found)
 	}
 	if !strings.Contains(html, "default-src 'none'") {
-		t.Error("the browser is not told to load nothing")
+		t.Error("the Content-Security-Policy allows loading")
 	}
 }
 
@@ -78,7 +78,7 @@ func TestPageShowsAndEscapes(t *testing.T) {
 	html := render(t, example())
 	for _, want := range []string{
 		"A &amp; B", "1,234/s", "aim reached", "p99 is &lt;late&gt;", "Noisy &amp; loud.", "Latency at the same rate", "Memory by connections",
-		"Throughput at the maximum", "2 × &lt;fast&gt;", "1m1.5s", "prefers-color-scheme: dark", "&lt;/script&gt;",
+		"Maximum throughput", "2 × &lt;fast&gt;", "1m1.5s", "prefers-color-scheme: dark", "&lt;/script&gt;",
 	} {
 		if want == "aim reached" {
 			want = `class="goal aim"`
@@ -88,7 +88,7 @@ func TestPageShowsAndEscapes(t *testing.T) {
 		}
 	}
 	if strings.Contains(html, "</script><b>") || strings.Contains(html, "ZgotmplZ") || strings.Contains(html, "NaN") || strings.Contains(html, "Inf") {
-		t.Error("something is not escaped, or no number")
+		t.Error("something is not escaped, or not a number")
 	}
 }
 
@@ -96,7 +96,7 @@ func TestPageOfASingleScenario(t *testing.T) {
 	r := example()
 	r.Table, r.Results = nil, r.Results[:1]
 	html := render(t, r)
-	for _, want := range []string{`class="tiles"`, "Processor time", "<details open>", "Throughput"} {
+	for _, want := range []string{`class="tiles"`, "CPU", "<details open>", "Throughput"} {
 		if !strings.Contains(html, want) {
 			t.Errorf("%q is missing", want)
 		}
@@ -105,7 +105,7 @@ func TestPageOfASingleScenario(t *testing.T) {
 	render(t, r) // nothing measured: still a page
 }
 
-// What was never measured, or once, is not drawn.
+// A value that was never measured, or once, is not drawn.
 func TestCharts(t *testing.T) {
 	r := example()
 	titles := func() (list []string) {
@@ -121,7 +121,7 @@ func TestCharts(t *testing.T) {
 		t.Errorf("a comparison: %q", got)
 	}
 	r.Table, r.Results = nil, r.Results[:1]
-	if got := titles(); !slices.Equal(got, []string{"Latency", "Throughput", "Memory by connections", "Processor time", "Memory over time"}) {
+	if got := titles(); !slices.Equal(got, []string{"Latency", "Throughput", "Memory by connections", "CPU", "Memory over time"}) {
 		t.Errorf("a scenario: %q", got)
 	}
 	for _, c := range r.charts() {
@@ -138,7 +138,7 @@ func TestCharts(t *testing.T) {
 	run.Timeline, run.Memory = run.Timeline[:1], nil
 	r.Results[0].Runs = []*measure.Run{run}
 	if got := titles(); !slices.Equal(got, []string{"Latency"}) {
-		t.Errorf("of one moment: %q", got)
+		t.Errorf("one sample: %q", got)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestWrite(t *testing.T) {
 		t.Error(err)
 	}
 	if err := example().Write("", filepath.Join(dir, "no", "where.html")); err == nil {
-		t.Error("a file that cannot be written is no error")
+		t.Error("no error for a file that cannot be written")
 	}
 	if err := example().Write("", ""); err != nil {
 		t.Error(err)

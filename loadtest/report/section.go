@@ -7,27 +7,27 @@ import (
 	"herald/loadtest/measure"
 )
 
-// section is a result as the page shows it.
+// section is a result prepared for the page.
 type section struct {
 	measure.Result
-	Tiles     []measure.Metric // what it is about
+	Tiles     []measure.Metric // most important metrics
 	Latencies []latency
 	Rest      []number
 }
 
-// latency is one line of the table of latencies.
+// latency is a row of the table of latencies.
 type latency struct {
 	Name   string
-	Values []string // by quantile, "" where there is none
+	Values []string // by quantile; "": not measured
 }
 
-// number is one of the others, with what each run said where there are several.
+// number is a row of the other metrics, with each run's value if there are several.
 type number struct {
 	measure.Metric
 	Runs []string
 }
 
-// headlines are the numbers that are shown large, the most important first.
+// headlines lists the metrics for the tiles, the most important first.
 var headlines = []string{
 	"rate", "delivery p99", "connect p99", "cpu per message", "cpu per connect", "redis cpu per message", "rss per connection",
 	"cpu per idle connection", "caught up after", "rss growth", "slow sockets closed", "lost",
@@ -35,7 +35,7 @@ var headlines = []string{
 
 const mostTiles = 5
 
-// Quantiles are the columns of the table of latencies.
+// Quantiles returns the columns of the table of latencies.
 func (section) Quantiles() []string { return []string{"p50", "p90", "p99", "p99.9", "max"} }
 
 func sections(results []measure.Result) (list []section) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowed is where the threads of a process may run; each set once.
+// allowed returns the distinct CPU sets of the threads of a process.
 func allowed(t *testing.T, pid int) map[unix.CPUSet]bool {
 	t.Helper()
 	sets := map[unix.CPUSet]bool{}
@@ -19,7 +19,7 @@ func allowed(t *testing.T, pid int) map[unix.CPUSet]bool {
 	for _, task := range tasks {
 		tid, _ := strconv.Atoi(filepath.Base(task))
 		var set unix.CPUSet
-		if unix.SchedGetaffinity(tid, &set) == nil { // else it has ended
+		if unix.SchedGetaffinity(tid, &set) == nil { // otherwise it has exited
 			sets[set] = true
 		}
 	}
@@ -42,28 +42,28 @@ func TestConfine(t *testing.T) {
 		sets := allowed(t, pid)
 		for set := range sets {
 			if len(sets) != 1 || set.Count() != 1 {
-				t.Errorf("process %d may run on %d processors, in %d ways", pid, set.Count(), len(sets))
+				t.Errorf("process %d may run on %d CPUs, with %d distinct sets", pid, set.Count(), len(sets))
 			}
 		}
 	}
 	attr, err := unix.SchedGetAttr(c.Spinner, 0)
 	if err != nil || attr.Policy != unix.SCHED_IDLE {
-		t.Errorf("what keeps the processor awake has policy %+v, %v", attr, err)
+		t.Errorf("the busy loop has policy %+v, %v", attr, err)
 	}
 	c.Release()
 	for _, pid := range pids {
 		for set := range allowed(t, pid) {
 			if !before[set] {
-				t.Errorf("process %d may not run everywhere again", pid)
+				t.Errorf("process %d does not have its CPU set back", pid)
 			}
 		}
 	}
 	if unix.Kill(c.Spinner, 0) == nil {
-		t.Error("the processor is still kept awake")
+		t.Error("the busy loop still runs")
 	}
 }
 
-func TestConfineSaysWhatItCannotMove(t *testing.T) {
+func TestConfineReportsAnExitedProcess(t *testing.T) {
 	gone, err := start("a process that ends", processOptions{}, "/bin/true")
 	if err != nil {
 		t.Fatal(err)

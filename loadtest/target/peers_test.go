@@ -16,8 +16,8 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Every peer hands each user what is published for them, once, from the first
-// message after the sockets are open.
+// Every peer delivers each message to its user once, from the first message after the
+// sockets are open.
 func TestPeers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts other servers")

@@ -23,7 +23,7 @@ import (
 	"herald/loadtest/wire"
 )
 
-// The test's own program is the child of its tests.
+// The test binary is also the child process of its tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "raw-write" {
 		n, _ := strconv.Atoi(os.Args[2])
@@ -54,8 +54,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// Every dialect's publish reaches the user that it is patched with, and its
-// upgrade names one.
+// In every dialect the publish request and the upgrade contain the user, or the session.
 func TestDialects(t *testing.T) {
 	for _, kind := range Kinds {
 		d, err := kind.dialect("secret-key")
@@ -74,7 +73,7 @@ func TestDialects(t *testing.T) {
 			t.Errorf("%s: %s", kind, upgrade)
 		}
 		if kind.About() == "" {
-			t.Errorf("nothing is said about %s", kind)
+			t.Errorf("no description of %s", kind)
 		}
 	}
 	h := &herald{sessions: []string{"s"}}
@@ -99,7 +98,7 @@ func TestFramesThatOpen(t *testing.T) {
 	}
 }
 
-func TestAProgramThatEndsSaysWhy(t *testing.T) {
+func TestAnExitIsReportedWithItsReason(t *testing.T) {
 	p, err := start("it", processOptions{}, "sh", "-c", "echo one; echo because >&2; exit 3")
 	if err != nil {
 		t.Fatal(err)
@@ -127,19 +126,19 @@ func TestStopEndsTheWholeGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.stop()
-	p.stop() // no harm
+	p.stop() // has no effect
 	for until := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		b, err := os.ReadFile(filepath.Join("/proc", line, "stat"))
 		if err != nil || bytes.Contains(b, []byte(") Z ")) {
 			return
 		}
 		if time.Now().After(until) {
-			t.Fatal("a child goes on")
+			t.Fatal("a child still runs")
 		}
 	}
 }
 
-func TestBareSurroundings(t *testing.T) {
+func TestBareEnvironment(t *testing.T) {
 	t.Setenv("HERALD_SURPRISE", "1")
 	for bare, want := range map[bool]string{true: "[]", false: "[1]"} {
 		p, err := start("it", processOptions{bare: bare}, "/bin/sh", "-c", "echo [$HERALD_SURPRISE]")
@@ -163,7 +162,7 @@ func TestTailKeepsTheEnd(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsSaid(t *testing.T) {
+func TestMissingProgramsAreReported(t *testing.T) {
 	if _, err := lookPath("no-such-program"); !errors.Is(err, ErrMissing) {
 		t.Error(err)
 	}
@@ -172,7 +171,7 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err == nil {
 		if s, err := StartGateway(t.Context(), b); err == nil {
 			s.Close()
-			t.Error("a gateway that is not there starts")
+			t.Error("a gateway without a program starts")
 		}
 	}
 }
@@ -231,7 +230,7 @@ func newLoop(t *testing.T) *loop.Loop {
 
 var _ clients.Speaker = Dialect(nil)
 
-func TestFamilyOfAServer(t *testing.T) {
+func TestProcessTreeOfAServer(t *testing.T) {
 	p, err := start("it", processOptions{}, "sh", "-c", "sleep 1000 & echo x; wait")
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 // Opcode of RFC 6455, 5.2.
 type Opcode byte
 
-// The opcodes that occur.
+// The opcodes of RFC 6455.
 const (
 	Continuation Opcode = 0x0
 	Text         Opcode = 0x1
@@ -19,22 +19,22 @@ const (
 	Pong         Opcode = 0xa
 )
 
-// MaxFrame bounds what a server may send in one message, in bytes.
+// MaxFrame is the maximum size of a message from a server, in bytes.
 const MaxFrame = 4 << 20
 
-// ErrFrame says that what a server sent is not WebSocket (RFC 6455, 5).
+// ErrFrame is returned for bytes that are not valid WebSocket frames (RFC 6455, 5).
 var ErrFrame = errors.New("bad frame")
 
-// Cutter cuts a server's bytes into messages. The zero value is ready. It holds
-// memory only while a message is incomplete.
+// Parser splits a server's bytes into messages. The zero value works. It holds memory
+// only while a message is incomplete.
 type Parser struct {
 	rest  []byte // an incomplete frame
 	whole []byte // the fragments so far
 	op    Opcode // of the fragmented message; 0: none is open
 }
 
-// Feed calls message for each complete message and control frame, in order; the
-// payload is good until message returns. It stops at the first error.
+// Feed calls message for each complete message and control frame, in order. The
+// payload is valid until message returns. Feed stops at the first error.
 func (c *Parser) Feed(b []byte, message func(op Opcode, payload []byte)) error {
 	if len(c.rest) > 0 {
 		b = append(c.rest, b...)
@@ -55,7 +55,7 @@ func (c *Parser) Feed(b []byte, message func(op Opcode, payload []byte)) error {
 	}
 }
 
-// keep holds what is left in memory of its own, and none if nothing is left.
+// keep copies the incomplete frame, if any.
 func (c *Parser) keep(b []byte) {
 	c.rest = append([]byte(nil), b...)
 }
@@ -65,7 +65,7 @@ func (c *Parser) frame(f frame, message func(Opcode, []byte)) error {
 	case f.op >= Close || f.fin && f.op != Continuation && c.op == 0:
 		message(f.op, f.payload)
 	case (f.op == Continuation) == (c.op == 0):
-		return fmt.Errorf("%w: fragment out of place", ErrFrame)
+		return fmt.Errorf("%w: unexpected fragment", ErrFrame)
 	case len(c.whole)+len(f.payload) > MaxFrame:
 		return fmt.Errorf("%w: message over %d bytes", ErrFrame, MaxFrame)
 	default:
@@ -91,7 +91,7 @@ type frame struct {
 	payload []byte
 }
 
-// cut returns the first frame of b and its length; 0 if it is incomplete.
+// parseFrame returns the first frame of b and its length; 0 if it is incomplete.
 func parseFrame(b []byte) (frame, int, error) {
 	if len(b) < 2 {
 		return frame{}, 0, nil
@@ -131,9 +131,9 @@ func parseFrame(b []byte) (frame, int, error) {
 
 func known(op Opcode) bool { return op <= Binary || op >= Close && op <= Pong }
 
-// AppendFrame appends a client's frame. It is masked, as it must be, with a key
-// of zeros: no proxy is here whose cache a chosen payload could poison, and the
-// payload stays as it is. Payloads over 65,535 bytes are not for clients.
+// AppendFrame appends a client's frame with a payload of up to 65,535 bytes. The
+// masking key is zero, which leaves the payload as it is: masking protects caching
+// proxies, and there are none.
 func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	dst = append(dst, 0x80|byte(op))
 	if len(payload) < 126 {
@@ -146,8 +146,8 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
-// CloseCode reads the status code in a Close frame's payload; 1005 if there is
-// none (RFC 6455, 7.1.5).
+// CloseCode returns the status code of a Close frame's payload; 1005 if there is none
+// (RFC 6455, 7.1.5).
 func CloseCode(payload []byte) int {
 	if len(payload) < 2 {
 		return 1005

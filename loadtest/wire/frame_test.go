@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// serverFrame is an unmasked frame; first is FIN, RSV and opcode.
+// serverFrame returns an unmasked frame; first holds FIN, RSV and opcode.
 func serverFrame(first byte, payload string) []byte {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -39,7 +39,7 @@ func feed(t *testing.T, c *Parser, pieces ...[]byte) (list []message, err error)
 	return list, nil
 }
 
-func TestCutterJoinsWhatWasSplitAnywhere(t *testing.T) {
+func TestParserJoinsWhatWasSplitAnywhere(t *testing.T) {
 	long, huge := strings.Repeat("x", 300), strings.Repeat("y", 70_000)
 	stream := slices.Concat(
 		serverFrame(0x81, "a"), serverFrame(0x89, "ping"), serverFrame(0x81, ""), serverFrame(0x01, "frag"),
@@ -51,7 +51,7 @@ func TestCutterJoinsWhatWasSplitAnywhere(t *testing.T) {
 	}
 	for at := 0; at <= len(stream); at++ {
 		if at == 400 {
-			at = len(stream) - 40 // nothing new happens inside the payload
+			at = len(stream) - 40 // skip splits inside the payload
 		}
 		var c Parser
 		got, err := feed(t, &c, stream[:at], stream[at:])
@@ -64,7 +64,7 @@ func TestCutterJoinsWhatWasSplitAnywhere(t *testing.T) {
 	}
 }
 
-func TestCutterByteByByte(t *testing.T) {
+func TestParserByteByByte(t *testing.T) {
 	var c Parser
 	var got []message
 	for _, b := range slices.Concat(serverFrame(0x81, "one"), serverFrame(0x01, "t"), serverFrame(0x80, "wo")) {
@@ -79,7 +79,7 @@ func TestCutterByteByByte(t *testing.T) {
 	}
 }
 
-func TestCutterRefuses(t *testing.T) {
+func TestParserRefuses(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"a mask":                       {0x81, 0x81, 0, 0, 0, 0, 'a'},
 		"a reserved bit":               serverFrame(0xc1, "a"),
@@ -98,7 +98,7 @@ func TestCutterRefuses(t *testing.T) {
 	}
 }
 
-func TestCutterBoundsFragments(t *testing.T) {
+func TestParserBoundsFragments(t *testing.T) {
 	var c Parser
 	piece := serverFrame(0x00, strings.Repeat("a", MaxFrame/4))
 	_, err := feed(t, &c, serverFrame(0x01, "a"), piece, piece, piece, piece)
@@ -114,7 +114,7 @@ func TestAppendFrameIsMaskedWithZeros(t *testing.T) {
 		if b[0] != 0x81 || b[1]&0x80 == 0 || !bytes.HasSuffix(b, append([]byte{0, 0, 0, 0}, payload...)) {
 			t.Errorf("%d bytes: % x…", size, b[:min(len(b), 12)])
 		}
-		// What a server sees, without the mask, is the same frame.
+		// Without the mask it is the same frame.
 		b[1] &^= 0x80
 		head := len(b) - size - 4
 		var c Parser
@@ -133,9 +133,9 @@ func TestCloseCode(t *testing.T) {
 	}
 }
 
-// FuzzCutter: whatever comes, and however it is split, the messages are the
-// same, and none is larger than the limit.
-func FuzzCutter(f *testing.F) {
+// FuzzParser checks that messages do not depend on how the bytes are split, and that
+// none exceeds the limit.
+func FuzzParser(f *testing.F) {
 	f.Add(serverFrame(0x81, "text"), uint16(3))
 	f.Add(slices.Concat(serverFrame(0x01, "a"), serverFrame(0x89, ""), serverFrame(0x80, "b")), uint16(4))
 	f.Add([]byte{0x81, 127, 0, 0, 0, 0, 0xff, 0, 0, 0}, uint16(1))

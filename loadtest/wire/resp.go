@@ -7,10 +7,10 @@ import (
 	"strconv"
 )
 
-// ErrRedis says that Redis answered a PUBLISH with something else than a number.
-var ErrRedis = errors.New("unexpected answer of Redis")
+// ErrRedis is returned for a reply to PUBLISH that is not an integer.
+var ErrRedis = errors.New("unexpected reply from Redis")
 
-// Publish is Redis's command, in its protocol.
+// Publish returns a PUBLISH command in the Redis protocol.
 func Publish(channel string, payload []byte) []byte {
 	b := append([]byte("*3\r\n"), bulk([]byte("PUBLISH"))...)
 	b = append(b, bulk([]byte(channel))...)
@@ -24,8 +24,7 @@ func bulk(p []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// CountIntegers counts the complete integer replies in b and returns how many
-// bytes they are; the rest is incomplete.
+// CountIntegers counts the complete integer replies in b; n is their length in bytes.
 func CountIntegers(b []byte) (replies, n int, err error) {
 	for {
 		i := bytes.IndexByte(b[n:], '\n')

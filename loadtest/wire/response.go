@@ -6,25 +6,24 @@ import (
 	"fmt"
 )
 
-// ErrResponse says that what came back is no answer this client can read.
+// ErrResponse is returned for a response that this client cannot parse.
 var ErrResponse = errors.New("bad HTTP response")
 
-// Response is an HTTP/1.1 response's status and body.
+// Response is an HTTP/1.1 response.
 type Response struct {
 	Status int
 	Head   []byte // status line and headers
 	Body   []byte
 }
 
-// maxHead and maxBody bound a response in bytes.
+// Limits of a response, in bytes.
 const (
 	maxHead = 16 << 10
 	maxBody = 8 << 20
 )
 
-// CutResponse returns the first response of b and its length; 0 if it is
-// incomplete. It reads what gateways answer to a publish or an upgrade: bodies
-// of known length, no chunks. The parts are slices of b.
+// ParseResponse returns the first response in b and its length; 0 if it is
+// incomplete. It supports only bodies with Content-Length. The parts are slices of b.
 func ParseResponse(b []byte) (Response, int, error) {
 	end := bytes.Index(b, []byte("\r\n\r\n"))
 	if end < 0 {
@@ -68,7 +67,7 @@ func bodySize(r Response) (int, error) {
 	return n, nil
 }
 
-// header finds a header's first value; name is in lower case.
+// header returns the first value of a header; name is in lower case.
 func header(head []byte, name string) ([]byte, bool) {
 	for {
 		i := bytes.IndexByte(head, '\n')
@@ -92,7 +91,7 @@ func equalFold(b []byte, lower string) bool {
 	return true
 }
 
-// number reads up to nine digits.
+// number parses up to nine digits.
 func number(b []byte) (n int, ok bool) {
 	if len(b) == 0 || len(b) > 9 {
 		return 0, false

@@ -1,6 +1,6 @@
-// Package wire is what goes over the load generator's connections, as bytes:
-// messages that say when they were due, requests that are made once and patched,
-// and just enough parsing of what comes back. It opens no connection.
+// Package wire encodes and parses the bytes on the load generator's connections:
+// messages with a time stamp, request templates, and a minimal parser for HTTP,
+// WebSocket and Redis. It opens no connection.
 package wire
 
 import (
@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// A stamp is a run of 26 characters inside a message: a mark, when the message
-// was due, and its number, in hexadecimal. It passes through every gateway as
-// it is, because no encoder of JSON has a reason to change it.
+// A stamp is 26 characters inside a message: a mark, the time the message was due and
+// its number, both in hexadecimal. No JSON encoder changes these characters.
 const (
 	mark     = "@@"
 	dueAt    = len(mark)
@@ -19,17 +18,16 @@ const (
 	stampLen = numberAt + 8
 )
 
-// Stamp says when a message was due and which one it is.
+// Stamp is the due time and the number of a message.
 type Stamp struct {
-	Due    time.Duration // since the program's start
+	Due    time.Duration // since the start of the program
 	Number uint32
 }
 
-// Before reports whether s was due before o, or as one of the same moment has a
-// lower number.
+// Before reports whether s was due before o, or at the same time with a lower number.
 func (s Stamp) Before(o Stamp) bool { return s.Due < o.Due || s.Due == o.Due && s.Number < o.Number }
 
-// placeholder is a stamp of zeros, to be patched.
+// placeholder is a stamp of zeros, to be overwritten.
 const placeholder = mark + "0000000000000000" + "00000000"
 
 // put writes the stamp over a placeholder.
@@ -47,7 +45,7 @@ func putHex(b []byte, v uint64) {
 	}
 }
 
-// FindStamp reads the first stamp in a frame.
+// FindStamp parses the first stamp in a frame.
 func FindStamp(frame []byte) (Stamp, bool) {
 	i := bytes.Index(frame, []byte(mark))
 	if i < 0 || len(frame) < i+stampLen {
@@ -72,14 +70,14 @@ func parseHex(b []byte) (v uint64, ok bool) {
 	return v, true
 }
 
-// messageHead is a message's beginning; Message closes it.
+// messageHead is the start of a message; Message completes it.
 const messageHead = `{"stamp":"` + placeholder + `","text":"`
 
-// MinMessage is the smallest message that carries a stamp, in bytes.
+// MinMessage is the minimum size of a message with a stamp, in bytes.
 const MinMessage = len(messageHead) + len(`"}`)
 
-// Message is a JSON object of exactly size bytes (at least MinMessage) with a
-// placeholder for the stamp.
+// Message returns a JSON object of size bytes (at least MinMessage) with a placeholder
+// for the stamp.
 func Message(size int) []byte {
 	b := append(make([]byte, 0, size), messageHead...)
 	const words = "Your order has left our warehouse and is on its way. "
@@ -89,8 +87,7 @@ func Message(size int) []byte {
 	return append(b, `"}`...)
 }
 
-// UserID names the i-th user, all in the same number of bytes: seven, up to a
-// million of them.
+// UserID returns the id of the i-th user, always seven bytes, for i below a million.
 func UserID(i int) string { return string(appendUser(nil, i)) }
 
 const userWidth = 7

@@ -2,19 +2,19 @@ package wire
 
 import "bytes"
 
-// AnyUser stands for a user in what NewTemplate is given.
+// AnyUser is the placeholder for a user id in a template.
 const AnyUser = "u######"
 
-// Template is a request that is made once and patched for each use: to whom,
-// and with which stamp. It is not for concurrent use.
+// Template is a request with placeholders for user id and stamp. It is not safe for
+// concurrent use.
 type Template struct {
 	b      []byte
-	users  []int // where AnyUser stood
+	users  []int // positions of AnyUser
 	stamps []int
 }
 
-// NewTemplate takes a complete request, with AnyUser and the placeholders of
-// Message wherever they belong.
+// NewTemplate returns a template for a complete request that contains AnyUser and
+// the placeholder of Message.
 func NewTemplate(request []byte) *Template {
 	return &Template{
 		b:      bytes.Clone(request),
@@ -34,7 +34,7 @@ func places(b []byte, what string) (at []int) {
 	}
 }
 
-// Append appends the request for that user and stamp.
+// Append appends the request for a user and a stamp.
 func (t *Template) Append(dst []byte, user int, s Stamp) []byte {
 	for _, i := range t.users {
 		appendUser(t.b[i:i], user)

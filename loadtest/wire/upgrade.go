@@ -7,21 +7,20 @@ import (
 	"strconv"
 )
 
-// Every handshake uses the key of RFC 6455, 1.3, whose answer is known.
+// Every handshake uses the example key of RFC 6455, 1.3, and its known answer.
 const (
 	handshakeKey    = "dGhlIHNhbXBsZSBub25jZQ=="
 	handshakeAnswer = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 )
 
-// Upgrade is the request that opens a WebSocket. Further header lines are
-// "Name: value".
+// Upgrade returns the request that opens a WebSocket. headers are lines "Name: value".
 func Upgrade(host, target string, headers ...string) []byte {
 	b := request("GET", host, target)
 	b = append(b, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+handshakeKey+"\r\n"...)
 	return append(appendLines(b, headers), "\r\n"...)
 }
 
-// Upgraded reports why a response is not the handshake's good end.
+// Upgraded returns an error unless the response completes the handshake.
 func Upgraded(r Response) error {
 	if r.Status != http.StatusSwitchingProtocols {
 		return fmt.Errorf("upgrade refused: %d %.200s", r.Status, bytes.TrimSpace(r.Body))
@@ -32,7 +31,7 @@ func Upgraded(r Response) error {
 	return nil
 }
 
-// Post is a request with a body. Further header lines are "Name: value".
+// Post returns a request with a body. headers are lines "Name: value".
 func Post(host, target string, body []byte, headers ...string) []byte {
 	b := appendLines(request("POST", host, target), headers)
 	b = append(b, "Content-Length: "...)
@@ -53,6 +52,6 @@ func appendLines(b []byte, lines []string) []byte {
 	return b
 }
 
-// SwitchingProtocols is the answer to Upgrade.
+// SwitchingProtocols is the response to Upgrade.
 var SwitchingProtocols = []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Accept: " + handshakeAnswer + "\r\n\r\n")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestMessageIsJSONOfExactlyThatSize(t *testing.T) {
+func TestMessageIsJSONOfTheGivenSize(t *testing.T) {
 	for _, size := range []int{MinMessage, MinMessage + 1, 200, 4096} {
 		m := Message(size)
 		if len(m) != size || !json.Valid(m) {
@@ -41,7 +41,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-func TestUserIDsAreOfOneWidth(t *testing.T) {
+func TestUserIDsHaveOneWidth(t *testing.T) {
 	for i, want := range map[int]string{0: "u000000", 42: "u000042", 999_999: "u999999"} {
 		if got := UserID(i); got != want || len(got) != len(AnyUser) {
 			t.Errorf("%d: %q", i, got)
@@ -57,7 +57,7 @@ func TestFindStampRefuses(t *testing.T) {
 	}
 }
 
-func TestCutResponse(t *testing.T) {
+func TestParseResponse(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ncontent-LENGTH: 5\r\n\r\nhello"
 	for _, c := range []struct {
 		in     string
@@ -80,7 +80,7 @@ func TestCutResponse(t *testing.T) {
 	}
 }
 
-func TestCutResponseRefuses(t *testing.T) {
+func TestParseResponseRefuses(t *testing.T) {
 	for _, in := range []string{
 		"SPDY/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n",
@@ -92,9 +92,9 @@ func TestCutResponseRefuses(t *testing.T) {
 	}
 }
 
-// FuzzCutResponse: what it accepts, net/http reads the same way, where that
-// knows it as a response at all and no line ends otherwise than the RFC says.
-func FuzzCutResponse(f *testing.F) {
+// FuzzParseResponse checks that net/http parses an accepted response the same way, if
+// net/http accepts it and every line ends in CRLF.
+func FuzzParseResponse(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
 	f.Add([]byte("HTTP/1.0 404 Not Found\r\nX: y\r\ncontent-length:1\r\n\r\na"))
 	f.Add([]byte("HTTP/1.1 101 \r\n\r\n\x81\x00"))
@@ -121,7 +121,7 @@ func FuzzCutResponse(f *testing.F) {
 	})
 }
 
-func TestUpgradedBelievesOnlyTheRightAnswer(t *testing.T) {
+func TestUpgradedAcceptsOnlyTheRightAnswer(t *testing.T) {
 	r, n, err := ParseResponse(SwitchingProtocols)
 	if err != nil || n != len(SwitchingProtocols) {
 		t.Fatal(n, err)
@@ -143,7 +143,7 @@ func TestUpgradedBelievesOnlyTheRightAnswer(t *testing.T) {
 	}
 }
 
-// The requests are read by net/http as they are meant.
+// net/http parses the requests as intended.
 func TestRequests(t *testing.T) {
 	for _, b := range [][]byte{Upgrade("h:1", "/ws?since=3", "Cookie: sid=x"), Post("h:1", "/notify", []byte(`{"a":1}`), "Content-Type: application/json")} {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
