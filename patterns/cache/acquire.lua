@@ -1,14 +1,14 @@
--- Reads an entry again, or else takes the lease on loading it, in one step: who
--- is told that there is nothing knows whether it is they who load.
+-- Returns an acceptable entry, or takes the lease on loading it, in one step: exactly
+-- one of the processes that find no entry becomes the one that loads.
 --
 -- KEYS[1]  cache:<namespace>:<key>
 -- KEYS[2]  lock:cache:<namespace>:<key>
--- ARGV[1]  a token that nobody else has
+-- ARGV[1]  a unique token
 -- ARGV[2]  length of the lease, ms
--- ARGV[3]  which entry will do: 'any', 'fresh', or one younger than so many ms
+-- ARGV[3]  acceptable entries: 'any', 'fresh', or an upper limit of the age, ms
 --
--- Returns {'fresh' or 'stale', content}, {'lease', time in ms: when the load
--- begins}, or {'held', ms until the lease of another ends}.
+-- Returns {'fresh' or 'stale', content}; {'lease', time at which the load starts,
+-- Unix ms}; or {'loading', ms until another process's lease ends}.
 
 local now = clock()
 local e = entry(KEYS[1], now)
@@ -18,4 +18,4 @@ end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return {'lease', ms(now)}
 end
-return {'held', ms(redis.call('PTTL', KEYS[2]))}
+return {'loading', ms(redis.call('PTTL', KEYS[2]))}

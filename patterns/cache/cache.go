@@ -1,17 +1,32 @@
-// Package cache keeps in Redis what is expensive to load elsewhere (cache-aside),
-// for any number of processes, in a way that survives expiry under load: an entry
-// that has just expired is served for a while longer and refreshed in the
-// background, once in the cluster; one that is missing is loaded once in the
-// cluster, and everybody else waits for that load.
+// Package cache is a cache-aside layer in Redis for values that are expensive to load,
+// shared by any number of processes and safe against cache stampedes.
 //
-// Three things make one load of many: golang.org/x/sync/singleflight in the
-// process; a lease in Redis across processes (the memcached lease of "Scaling
-// Memcache at Facebook", NSDI 2013, 3.2.1), which is also what a fill is stored
-// under, so that one that comes too late is refused; and the stale window
-// (stale-while-revalidate, RFC 5861).
+// # What it does
 //
-// When Redis fails, everything is loaded directly, still once in the process. The
-// keys of a namespace are in keys.go. One Redis primary, not Redis Cluster.
+// [Cache.Get] returns the cached value, or calls a loader and stores its result.
+// Concurrent misses of a key cause one load in the whole cluster; the other callers
+// wait for it. A value that has just expired is still served for the stale window,
+// while one process refreshes it in the background (stale-while-revalidate, RFC 5861).
+//
+// # How
+//
+// Within a process, golang.org/x/sync/singleflight merges the callers. Across processes
+// a lease in Redis elects the one that loads: the memcached lease of "Scaling Memcache
+// at Facebook", NSDI 2013, section 3.2.1. A value is stored only while its lease is
+// valid. So a slow or suspended loader can't overwrite a newer value, or bring back a
+// deleted one. TTLs are jittered, so that keys loaded together don't expire together.
+//
+// # Guarantees and limits
+//
+// A value that comes from Redis was loaded at most TTL + Stale ago. Errors are not
+// cached; "not found" is ([ErrNotFound]). A process that dies while loading blocks the
+// others for at most Options.Wait. There is no local copy: a hit costs one round trip.
+// It needs one Redis primary; Redis Cluster is not supported. keys.go lists the keys.
+//
+// # When Redis fails
+//
+// The cache falls through to the loader, one load per process and key at a time. A
+// Redis server that hangs costs each call Options.Budget first.
 package cache
 
 import (
@@ -28,84 +43,82 @@ import (
 )
 
 var (
-	// ErrNotFound is what a Loader returns, possibly wrapped, if there is no such
-	// thing. That is an answer, and cached for Options.NotFoundTTL.
+	// ErrNotFound is returned by a Loader, possibly wrapped, if the value doesn't
+	// exist. It is cached for Options.NotFoundTTL.
 	ErrNotFound = errors.New("not found")
 
-	// ErrClosed: the cache was closed before a load that was necessary began.
+	// ErrClosed means that the cache was closed before a necessary load could start.
 	ErrClosed = errors.New("cache is closed")
 )
 
-// Options of a Cache. The zero value works.
+// Options configures a Cache. The zero value works.
 type Options[V any] struct {
-	// TTL is for how long a value is fresh, from the moment its load began.
-	// Default 300 s.
+	// TTL is how long a value is fresh, from the start of its load. Default 300 s.
 	TTL time.Duration
-	// Stale is for how long after that it is still served, while it is refreshed in
-	// the background. Default 60 s; below 0: not at all.
+	// Stale is how long after TTL a value is still served while it is refreshed in
+	// the background. Default 60 s; negative: not at all.
 	Stale time.Duration
-	// NotFoundTTL is the TTL of "not found", whose stale window is as long, or Stale
-	// if that is shorter. Default 30 s; below 0: "not found" is not cached.
+	// NotFoundTTL is the TTL of "not found". Its stale window is the shorter of
+	// NotFoundTTL and Stale. Default 30 s; negative: "not found" is not cached.
 	NotFoundTTL time.Duration
-	// Jitter is the greatest share of a TTL by which it is shortened at random.
-	// Default 0.1; below 0: none.
+	// Jitter is the maximum share of a TTL by which it is shortened at random.
+	// Default 0.1; negative: none.
 	Jitter float64
 
-	// Lease is for how long one process may load a key alone, at least 1 ms. A load
-	// that takes longer still answers those who wait in its process, but is not
-	// stored. Default 5 s.
+	// Lease is how long one process may load a key exclusively, at least 1 ms. A
+	// longer load still answers the callers in its process, but is not stored.
+	// Default 5 s.
 	Lease time.Duration
-	// Wait is the longest that a process waits for the load of another before it
-	// loads by itself. Default 3 s.
+	// Wait is how long a process waits for another's load before it loads the value
+	// itself, without storing it. Default 3 s.
 	Wait time.Duration
-	// LoadTimeout is when the context of a load ends. Default 10 s.
+	// LoadTimeout is the deadline of a loader's context. Default 10 s.
 	LoadTimeout time.Duration
-	// Refreshes is how many background refreshes run at once in this process; a
-	// further one is put off to the next request. Default 16.
+	// Refreshes limits the concurrent background refreshes of this process. Beyond
+	// it a refresh is left to a later Get. Default 16.
 	Refreshes int
-	// Backoff is how long after a failed refresh the next is tried. Default 1 s.
+	// Backoff is the pause after a failed refresh of a key. Default 1 s.
 	Backoff time.Duration
 
-	// Budget is the longest that one call to Redis may take. Default 100 ms.
+	// Budget is the time limit of one call to Redis. Default 100 ms.
 	Budget time.Duration
-	// Codec turns values into bytes. Default JSON.
+	// Codec encodes values. Default JSON.
 	Codec Codec[V]
-	// Log gets a warning when Redis or a refresh fails, at most one a second, and
-	// the stack of a loader that panicked. Default: discarded.
+	// Log gets warnings when Redis or a refresh fails, at most one per second, and the
+	// stack of a loader that panicked. Default: discarded.
 	Log *slog.Logger
 }
 
-// Loader gets a value from where it really is. It must return soon after ctx
-// ends. An error is given to all who wait and is never cached; a panic is
-// contained, and is an error (*PanicError) to them.
+// Loader loads a value from its source. It must return soon after ctx ends. All
+// waiting callers get its error, which is never cached. A panic is recovered and
+// reported to them as a *PanicError.
 type Loader[V any] func(ctx context.Context) (V, error)
 
-// Cache is one namespace of values of one type. It is safe for concurrent use.
-// Values it returns may be shared with other callers: do not change them.
+// Cache is a namespace of values of one type. It is safe for concurrent use. Callers
+// must not modify returned values, which may be shared.
 type Cache[V any] struct {
 	// Static after construction.
 	rdb       redis.UniversalClient
 	namespace string
 	o         Options[V]
-	ctx       context.Context // ends with Close: loads and refreshes end with it
+	ctx       context.Context // of loads and refreshes; cancelled by Close
 	cancel    context.CancelFunc
 	born      time.Time
-	poll      time.Duration // how long who waits for another process sleeps at first, see loadLeased
+	poll      time.Duration // first pause between polls for another process's load, see loadLeased
 
 	flights  singleflight.Group
 	waiters  waiters
 	work     work
 	counters counters
-	warned   atomic.Int64 // ns since born when a warning was last logged
+	warned   atomic.Int64 // time of the last warning, ns since born
 }
 
-// New returns a cache whose keys are cache:<namespace>:<key>. The namespace is 1
-// to 64 of [A-Za-z0-9._@-]; New panics if it is not, because it comes from the
-// program. One namespace holds values of one type.
+// New returns a cache whose keys are cache:<namespace>:<key>. The namespace is 1 to 64
+// of [A-Za-z0-9._@-]; any other is a programming error, and New panics. A namespace
+// holds values of one type.
 //
-// rdb must not retry (MaxRetries -1) and must heed deadlines
-// (ContextTimeoutEnabled), without which Options.Budget means nothing. New does
-// not speak to Redis.
+// rdb must not retry (MaxRetries -1). It must obey deadlines (ContextTimeoutEnabled),
+// or Options.Budget has no effect. New does not contact Redis.
 func New[V any](rdb redis.UniversalClient, namespace string, o Options[V]) *Cache[V] {
 	if !validNamespace(namespace) {
 		panic(fmt.Sprintf("cache: namespace %q is not 1 to %d of [A-Za-z0-9._@-]", namespace, maxNamespace))
@@ -121,14 +134,14 @@ func New[V any](rdb redis.UniversalClient, namespace string, o Options[V]) *Cach
 
 func (o Options[V]) withDefaults() Options[V] {
 	for _, d := range []struct {
-		field     *time.Duration
-		otherwise time.Duration
+		field *time.Duration
+		value time.Duration
 	}{
 		{&o.TTL, 300 * time.Second}, {&o.Lease, 5 * time.Second}, {&o.Wait, 3 * time.Second},
 		{&o.LoadTimeout, 10 * time.Second}, {&o.Backoff, time.Second}, {&o.Budget, 100 * time.Millisecond},
 	} {
 		if *d.field <= 0 {
-			*d.field = d.otherwise
+			*d.field = d.value
 		}
 		*d.field = max(*d.field, time.Millisecond) // Redis's unit
 	}
@@ -150,37 +163,36 @@ func (o Options[V]) withDefaults() Options[V] {
 	return o
 }
 
-// orDefault leaves 0 to those who asked for nothing by a value below it.
-func orDefault(d, otherwise time.Duration) time.Duration {
+// orDefault returns the default for 0, and 0 for a negative d, which means "none".
+func orDefault(d, value time.Duration) time.Duration {
 	if d == 0 {
-		return otherwise
+		return value
 	}
 	return max(d, 0)
 }
 
-// Get returns the value of key: from Redis if it is fresh; from Redis too if it
-// is stale, and then a refresh begins in the background; else what load returns.
-// ErrNotFound says that load found nothing, now or earlier.
+// Get returns the value of key (1 to 512 bytes). A fresh value comes from Redis. A
+// stale one too, and its refresh starts in the background. A missing one is loaded.
+// ErrNotFound means that the loader found nothing, now or earlier.
 //
-// Any number of concurrent calls, in any number of processes, cause one load: of
-// the loaders given, one is called, with the values of one caller's ctx but not
-// its end, which ends only that caller's waiting. More than one is called only
-// when a load fails, outlasts Options.Lease or Options.Wait, or Redis fails.
-// What is served was loaded at most TTL + Stale ago, counted from the beginning of
-// its load by Redis's clock.
+// Concurrent calls in any number of processes cause one load. The loader's context has
+// the values of one caller's ctx, but not its cancellation, which ends only that
+// caller's waiting. A second loader is called only if a load fails, outlasts
+// Options.Lease or Options.Wait, or Redis fails. The age of a value, at most
+// TTL + Stale, counts from the start of its load by Redis's clock.
 //
-// Get returns with ctx's error when ctx ends. (A call to Redis heeds a deadline at
-// once, a cancellation within Options.Budget.)
+// Get returns ctx's error when ctx ends: a deadline takes effect at once, a
+// cancellation during a call to Redis within Options.Budget.
 func (c *Cache[V]) Get(ctx context.Context, key string, load Loader[V]) (v V, err error) {
 	if err := checkKey(key); err != nil {
 		return v, err
 	}
 	f, err := c.read(ctx, key)
-	if over(ctx) {
+	if expired(ctx) {
 		c.counters.misses.Add(1)
 		return v, cmp.Or(ctx.Err(), context.DeadlineExceeded)
 	}
-	if err != nil || f.state == absent { // an error may be this caller's alone: the flight asks once more
+	if err != nil || f.state == absent { // the error may be due to this caller's deadline, so the flight asks again
 		return c.join(ctx, key, flight[V]{load: load, want: anyEntry})
 	}
 	v, err = c.decode(f.content)
@@ -197,9 +209,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string, load Loader[V]) (v V, er
 	return v, err
 }
 
-// GetWithin is Get for a caller who will not have a value whose load began longer
-// than age ago, and would rather wait. If it must load and the load fails, what
-// is stored stays for others.
+// GetWithin is like Get, but waits for a load rather than return a value whose load
+// started longer than age ago. If that load fails, the stored value stays for others.
 func (c *Cache[V]) GetWithin(ctx context.Context, key string, age time.Duration, load Loader[V]) (v V, err error) {
 	if err := checkKey(key); err != nil {
 		return v, err
@@ -207,8 +218,8 @@ func (c *Cache[V]) GetWithin(ctx context.Context, key string, age time.Duration,
 	return c.join(ctx, key, flight[V]{load: load, want: youngerThan(age)})
 }
 
-// Delete forgets key. A load of it that is under way still answers those who wait
-// for it, but is not stored.
+// Delete removes key. A load in progress still answers its callers, but its result is
+// not stored.
 func (c *Cache[V]) Delete(ctx context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -222,35 +233,34 @@ func (c *Cache[V]) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// Channel is where processes tell each other that a load has ended. Whoever is
-// subscribed to it passes each payload to Filled, and calls Resubscribed whenever
-// messages may have been missed. Without a subscription, or when a message is
-// lost, who waits looks by itself, at first after 10 ms and then less and less
-// often.
+// Channel is the pub/sub channel on which processes announce the end of a load. The
+// subscriber passes each payload to Filled, and calls Resubscribed whenever messages
+// may have been missed. A subscription is optional: waiters also poll, after 10 ms
+// first and with backoff up to 640 ms.
 func (c *Cache[V]) Channel() string { return channel(c.namespace) }
 
-// Filled takes a message of Channel. It never blocks.
+// Filled handles a message of Channel. It never blocks.
 func (c *Cache[V]) Filled(payload string) { c.waiters.wake(payload) }
 
-// Resubscribed has everyone who waits look. It never blocks.
+// Resubscribed makes all waiters poll at once. It never blocks.
 func (c *Cache[V]) Resubscribed() { c.waiters.wakeAll() }
 
-// Close ends the contexts of the loads and refreshes under way and waits for
-// them. Afterwards only what is in Redis is served.
+// Close cancels the running loads and refreshes and waits for them. Afterwards Get
+// serves only what is in Redis.
 func (c *Cache[V]) Close() {
 	c.work.close()
 	c.cancel()
 	c.work.group.Wait()
 }
 
-// over reports whether ctx has ended, or is about to: a connection's deadline
-// that was taken from it strikes a little before.
-func over(ctx context.Context) bool {
+// expired reports whether ctx has ended or its deadline has passed: a connection's
+// deadline derived from it can strike slightly earlier than ctx ends.
+func expired(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// failed counts and logs an error of Redis, or in what it holds.
+// failed counts and logs an error of Redis or in a stored entry.
 func (c *Cache[V]) failed(what string, err error) {
 	c.counters.redisErrors.Add(1)
 	c.warn(what, err)

@@ -12,10 +12,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// exact are options under which time decides and nothing else.
+// exact are options without jitter.
 var exact = Options[string]{TTL: 10 * time.Second, Stale: 5 * time.Second, NotFoundTTL: 4 * time.Second, Jitter: -1}
 
-func TestFreshStaleGone(t *testing.T) {
+func TestServesFreshThenStaleThenLoadsAgain(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("one", nil))
 	want(t, c, "k", s, "one", nil)
@@ -23,7 +24,7 @@ func TestFreshStaleGone(t *testing.T) {
 	want(t, c, "k", s, "one", nil)
 	wantLoads(t, s, 1)
 
-	s.answer(always("", errBackend)) // so that the refresh leaves it as it is
+	s.answer(always("", errBackend)) // the failed refresh leaves the entry unchanged
 	m.SetTime(epoch.Add(10 * time.Second))
 	want(t, c, "k", s, "one", nil)
 	await(t, "the refresh has failed", func() bool { return c.Stats().LoadErrors == 1 })
@@ -44,13 +45,14 @@ func TestFreshStaleGone(t *testing.T) {
 }
 
 func TestStaleIsRefreshedInTheBackground(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("one", nil))
 	want(t, c, "k", s, "one", nil)
 	m.SetTime(epoch.Add(11 * time.Second))
 	g := newGate(t)
 	s.answer(g.then("two", nil))
-	for range 50 { // none of them waits for the gate
+	for range 50 { // no call waits for the gate
 		want(t, c, "k", s, "one", nil)
 	}
 	receive(t, "the refresh", g.entered)
@@ -59,8 +61,9 @@ func TestStaleIsRefreshedInTheBackground(t *testing.T) {
 	wantLoads(t, s, 2)
 }
 
-// The age counts from the beginning of the load: what was true then is what is served.
-func TestAgeCountsFromTheLoadsBeginning(t *testing.T) {
+// The age counts from the start of the load, because the value may be as old as that.
+func TestAgeCountsFromTheStartOfTheLoad(t *testing.T) {
+	t.Parallel()
 	o := exact
 	o.Lease = time.Minute
 	m, c := onMini(t, o)
@@ -78,18 +81,19 @@ func TestAgeCountsFromTheLoadsBeginning(t *testing.T) {
 	m.SetTime(epoch.Add(15 * time.Second))
 	want(t, c, "k", s, "two", nil)
 
-	// A load that takes longer than what it brings is good for stores nothing.
+	// A load that takes longer than TTL and Stale together stores nothing.
 	s.answer(func(context.Context) (string, error) {
 		m.SetTime(epoch.Add(60 * time.Second))
 		return "late", nil
 	})
 	want(t, c, "other", s, "late", nil)
 	if m.Exists("cache:test:other") || c.Stats().Late != 1 {
-		t.Errorf("it was stored; %+v", c.Stats())
+		t.Errorf("the value was stored; %+v", c.Stats())
 	}
 }
 
-func TestNotFoundIsCachedErrorsAreNot(t *testing.T) {
+func TestNotFoundIsCachedButErrorsAreNot(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("", fmt.Errorf("user 7: %w", ErrNotFound)))
 	want(t, c, "k", s, "", ErrNotFound)
@@ -97,7 +101,7 @@ func TestNotFoundIsCachedErrorsAreNot(t *testing.T) {
 	m.SetTime(epoch.Add(4*time.Second - time.Millisecond))
 	want(t, c, "k", s, "", ErrNotFound)
 	wantLoads(t, s, 1)
-	m.SetTime(epoch.Add(8 * time.Second)) // its TTL and its stale window, which is no longer
+	m.SetTime(epoch.Add(8 * time.Second)) // its TTL and its stale window
 	want(t, c, "k", s, "born", nil)
 
 	s.answer(always("", errBackend))
@@ -110,7 +114,8 @@ func TestNotFoundIsCachedErrorsAreNot(t *testing.T) {
 	}
 }
 
-func TestNotFoundNeedNotBeCached(t *testing.T) {
+func TestNotFoundIsNotCachedWithoutATTL(t *testing.T) {
+	t.Parallel()
 	_, c := onMini(t, Options[string]{NotFoundTTL: -1})
 	s := newSource(always("", ErrNotFound))
 	want(t, c, "k", s, "", ErrNotFound)
@@ -118,8 +123,9 @@ func TestNotFoundNeedNotBeCached(t *testing.T) {
 	wantLoads(t, s, 2)
 }
 
-// A failed refresh replaces nothing and is not repeated at once.
-func TestFailedRefresh(t *testing.T) {
+// A failed refresh keeps the stale value and is not repeated at once.
+func TestFailedRefreshKeepsTheStaleValue(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("one", nil))
 	want(t, c, "k", s, "one", nil)
@@ -136,8 +142,9 @@ func TestFailedRefresh(t *testing.T) {
 	wantLoads(t, s, 2)
 }
 
-// A clock that was set back makes the age of what is stored unknown.
-func TestClockSetBack(t *testing.T) {
+// After a clock step backwards the age of an entry is unknown.
+func TestLoadsAgainAfterAClockStepBackwards(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("one", nil))
 	want(t, c, "k", s, "one", nil)
@@ -147,9 +154,10 @@ func TestClockSetBack(t *testing.T) {
 }
 
 func TestForeignEntryIsReplaced(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	now := fmt.Sprint(epoch.UnixMilli())
-	for _, text := range []string{"", "x", `1,2,3;v"its time is over"`, now + ",9999,9999;", now + ",9999,9999;x", now + `,9999,9999;v{"not":"a string"}`} {
+	for _, text := range []string{"", "x", `1,2,3;v"expired"`, now + ",9999,9999;", now + ",9999,9999;x", now + `,9999,9999;v{"not":"a string"}`} {
 		if err := m.Set("cache:test:k", text); err != nil {
 			t.Fatal(err)
 		}
@@ -161,6 +169,7 @@ func TestForeignEntryIsReplaced(t *testing.T) {
 }
 
 func TestGetWithin(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("one", nil))
 	within := func(age time.Duration, value string, err error) {
@@ -182,8 +191,9 @@ func TestGetWithin(t *testing.T) {
 	want(t, c, "k", s, "two", nil)
 }
 
-// What was deleted while it was loaded is not brought back by the fill.
-func TestDeleteDuringLoad(t *testing.T) {
+// The result of a load does not bring back a key that was deleted meanwhile.
+func TestDeleteDuringALoadWins(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	g := newGate(t)
 	s := newSource(g.then("old", nil))
@@ -198,7 +208,7 @@ func TestDeleteDuringLoad(t *testing.T) {
 		t.Errorf("%q", v)
 	}
 	if m.Exists("cache:test:k") || c.Stats().Late != 1 {
-		t.Errorf("it was stored; %+v", c.Stats())
+		t.Errorf("the value was stored; %+v", c.Stats())
 	}
 	s.answer(always("new", nil))
 	want(t, c, "k", s, "new", nil)
@@ -208,6 +218,7 @@ func TestDeleteDuringLoad(t *testing.T) {
 }
 
 func TestJitterOnlyShortens(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, Options[string]{TTL: 10 * time.Second, Stale: -1, Jitter: 0.5})
 	lives := map[time.Duration]bool{}
 	for i := range 50 {
@@ -219,11 +230,12 @@ func TestJitterOnlyShortens(t *testing.T) {
 		}
 	}
 	if len(lives) < 40 {
-		t.Errorf("only %d different lives", len(lives))
+		t.Errorf("only %d different TTLs", len(lives))
 	}
 }
 
-func TestKeysAndNamespaces(t *testing.T) {
+func TestRefusesInvalidKeysAndNamespaces(t *testing.T) {
+	t.Parallel()
 	m, c := onMini(t, exact)
 	s := newSource(always("v", nil))
 	for _, key := range []string{"", strings.Repeat("x", 513)} {
@@ -243,7 +255,7 @@ func TestKeysAndNamespaces(t *testing.T) {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("namespace %q passes", namespace)
+					t.Errorf("New accepted namespace %q", namespace)
 				}
 			}()
 			New(c.rdb, namespace, Options[string]{})
@@ -252,6 +264,7 @@ func TestKeysAndNamespaces(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	o := Options[string]{}.withDefaults()
 	if o.TTL != 300*time.Second || o.Stale != 60*time.Second || o.Lease != 5*time.Second || o.Wait != 3*time.Second {
 		t.Errorf("%+v", o)
@@ -262,10 +275,11 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestStructsAndOtherCodecs(t *testing.T) {
+func TestAnswersWhatItCannotEncode(t *testing.T) {
+	t.Parallel()
 	type user struct{ Name string }
 	_, strings := onMini(t, exact)
-	c := New(strings.rdb, "users", Options[*user]{})
+	c := New(strings.rdb, "users", Options[*user]{Budget: patience})
 	t.Cleanup(c.Close)
 	load := func(context.Context) (*user, error) { return &user{"Ann"}, nil }
 	for range 2 {
@@ -273,18 +287,19 @@ func TestStructsAndOtherCodecs(t *testing.T) {
 			t.Errorf("%+v, %v", u, err)
 		}
 	}
-	bad := New(strings.rdb, "bad", Options[chan int]{})
+	bad := New(strings.rdb, "bad", Options[chan int]{Budget: patience})
 	t.Cleanup(bad.Close)
 	v, err := bad.Get(t.Context(), "k", func(context.Context) (chan int, error) { return make(chan int), nil })
 	if v == nil || err != nil {
-		t.Errorf("what cannot be encoded is not answered: %v", err)
+		t.Errorf("a value that can't be encoded: %v", err)
 	}
 	if n := strings.rdb.Exists(t.Context(), "lock:cache:bad:k", "cache:bad:k").Val(); n != 0 {
 		t.Errorf("%d keys", n)
 	}
 }
 
-func TestWaiters(t *testing.T) {
+func TestWaitersAreWokenAndForgotten(t *testing.T) {
+	t.Parallel()
 	w := waiters{byName: map[string]*waiter{}}
 	a, leaveA := w.wait("k")
 	b, leaveB := w.wait("k")
@@ -295,7 +310,7 @@ func TestWaiters(t *testing.T) {
 	again, leaveAgain := w.wait("k")
 	leaveA()
 	leaveB()
-	w.wake("nobody")
+	w.wake("unknown")
 	w.wakeAll()
 	<-again
 	leaveAgain()
@@ -303,7 +318,7 @@ func TestWaiters(t *testing.T) {
 	_, leave := w.wait("k")
 	leave()
 	if len(w.byName) != 0 {
-		t.Errorf("%d are left", len(w.byName))
+		t.Errorf("%d waiters left", len(w.byName))
 	}
 	var group sync.WaitGroup
 	for range 100 {

@@ -5,15 +5,14 @@ import (
 	"errors"
 )
 
-// Codec turns values into bytes and back. What Decode returns must not alias its
-// argument's memory longer than the value lives, and is shared by all who wait
-// for the same key: nobody may change it.
+// Codec encodes and decodes values. A decoded value may be shared by several callers,
+// so it must be treated as read-only.
 type Codec[V any] interface {
 	Encode(v V) ([]byte, error)
 	Decode(data []byte) (V, error)
 }
 
-// JSON is the Codec of encoding/json, and the default.
+// JSON is the default Codec; it uses encoding/json.
 type JSON[V any] struct{}
 
 // Encode is json.Marshal.
@@ -22,7 +21,7 @@ func (JSON[V]) Encode(v V) ([]byte, error) { return json.Marshal(v) }
 // Decode is json.Unmarshal.
 func (JSON[V]) Decode(data []byte) (v V, err error) { return v, json.Unmarshal(data, &v) }
 
-// The first byte of an entry's content says what it is.
+// The first byte of an entry's content is its kind.
 const (
 	kindValue    = 'v' // the codec's bytes follow
 	kindNotFound = 'n' // nothing follows

@@ -1,11 +1,11 @@
--- Reads an entry, for every script that does; takes no KEYS and no ARGV of its own.
+-- Reads an entry. It precedes the scripts that do, and takes no KEYS or ARGV.
 --
--- An entry is "<began>,<fresh>,<good>;<content>": when its load began (Unix ms by
--- Redis's clock), for how many ms from then on it is fresh, for how many it may be
--- served at all. Value and freshness are one string, so they cannot disagree.
+-- An entry is "<began>,<fresh>,<good>;<content>": the start of its load (Unix ms by
+-- Redis's clock), how many ms from then it is fresh, and how many it may be served.
+-- Value and freshness are one string, so they can't disagree.
 --
--- Anything else is no entry: another program's text, or one from the future,
--- which is what a clock that was set back makes of an entry of unknown age.
+-- Anything else is ignored: another program's text, or an entry from the future. After
+-- a clock step backwards the age of an entry is unknown.
 
 local function ms(n)
   return string.format('%.0f', n)

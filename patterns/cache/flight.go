@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// flight is one way to a value that is not in Redis, shared by all who ask this
-// process for the same.
+// flight is a load, or a wait for another process's load, shared by the callers in
+// this process that want the same key.
 type flight[V any] struct {
 	load Loader[V]
 	want wanted
 }
 
-// answer is what a flight brings.
+// answer is the result of a flight.
 type answer[V any] struct {
 	v      V
 	err    error
 	loaded bool // by this process, or by another while this one waited
 }
 
-// How long who waits for another process sleeps before it looks by itself,
-// because the message that wakes it may be lost: doubled each time.
+// The pause between polls for another process's load, in case its message is lost. It
+// doubles each time.
 const (
 	firstPause = 10 * time.Millisecond
 	maxPause   = 640 * time.Millisecond
 )
 
-// join waits for the flight of key, which it begins if there is none.
+// join waits for the flight of key and starts one if there is none.
 func (c *Cache[V]) join(ctx context.Context, key string, f flight[V]) (v V, err error) {
 	a := answer[V]{loaded: true}
 	select {
@@ -44,8 +44,8 @@ func (c *Cache[V]) join(ctx context.Context, key string, f flight[V]) (v V, err 
 	return a.v, a.err
 }
 
-// fly has the values of the first caller's ctx; its end must not be the end of a
-// load that others wait for.
+// fly runs a flight. It keeps the values of the first caller's ctx but not its
+// cancellation, because others wait for the same load.
 func (c *Cache[V]) fly(ctx context.Context, key string, f flight[V]) answer[V] {
 	if !c.work.begin() {
 		return answer[V]{err: ErrClosed, loaded: true}
@@ -62,25 +62,25 @@ func (c *Cache[V]) untilClosed(ctx context.Context) (context.Context, context.Ca
 	return ctx, func() { stop(); cancel() }
 }
 
-// loadLeased loads under the lease, or waits for whoever has it. Each time it
-// wakes it asks for the lease again; after Options.Wait it loads without.
+// loadLeased loads under the lease, or waits for the process that has it. A waiter asks
+// for the lease again whenever it wakes up; after Options.Wait it loads without.
 func (c *Cache[V]) loadLeased(ctx context.Context, key string, f flight[V]) answer[V] {
 	token, patience, waited := newToken(), time.Now().Add(c.o.Wait), false
 	for pause := c.poll; ; pause = min(2*pause, max(c.poll, maxPause)) {
-		woken, leave := c.waiters.wait(key) // before asking, or a message in between is missed
+		woken, leave := c.waiters.wait(key) // before acquire, or a message in between would be missed
 		found, err := c.acquire(ctx, key, token, f.want)
 		left := time.Until(patience)
 		switch {
 		case ctx.Err() != nil:
 			leave()
 			return answer[V]{err: ErrClosed, loaded: true}
-		case err != nil, found.state == held && left <= 0:
+		case err != nil, found.state == loading && left <= 0:
 			leave()
 			return c.loadAlone(ctx, f.load)
 		case found.state == leased:
 			leave()
 			return c.fill(ctx, lease{key, token, found.began}, f.load, 0)
-		case found.state == held:
+		case found.state == loading:
 			if !waited {
 				c.counters.waits.Add(1)
 			}
@@ -88,7 +88,7 @@ func (c *Cache[V]) loadLeased(ctx context.Context, key string, f flight[V]) answ
 			sleep(ctx, woken, min(pause, left, found.left+time.Millisecond))
 			leave()
 			if f.want == noEntry {
-				f.want = anyEntry // what was there and of no use is being replaced
+				f.want = anyEntry // the unusable entry is being replaced
 			}
 		default:
 			leave()
@@ -112,8 +112,8 @@ func sleep(ctx context.Context, woken <-chan struct{}, d time.Duration) {
 	}
 }
 
-// refresh begins to load a stale key in the background, unless that is done
-// already, here or elsewhere, or was tried a moment ago.
+// refresh starts to load a stale key in the background, unless a refresh is running
+// here or elsewhere, or has just failed.
 func (c *Cache[V]) refresh(ctx context.Context, key string, load Loader[V]) {
 	if !c.work.beginRefresh(key) {
 		return
@@ -125,14 +125,14 @@ func (c *Cache[V]) refresh(ctx context.Context, key string, load Loader[V]) {
 	}()
 }
 
-// refreshOnce returns for how long this process should not try again.
+// refreshOnce returns how long this process should wait before it tries again.
 func (c *Cache[V]) refreshOnce(ctx context.Context, key string, load Loader[V]) time.Duration {
 	token := newToken()
 	found, err := c.acquire(ctx, key, token, freshEntry)
 	switch {
 	case err != nil:
 		return c.o.Backoff
-	case found.state == held:
+	case found.state == loading:
 		return min(found.left, c.o.Backoff)
 	case found.state != leased:
 		return 0

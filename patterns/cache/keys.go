@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// valueKey is a string: an entry as entry.lua describes it, content included. It
-// expires when the entry may not be served any more.
+// valueKey: string; an entry in the format of entry.lua. It expires at the end of its
+// stale window.
 func valueKey(namespace, key string) string { return "cache:" + namespace + ":" + key }
 
-// leaseKey is a string: the token of whoever loads this key now. It expires after
-// Options.Lease, or Options.Backoff after a failed refresh.
+// leaseKey: string; the random token of the process that is loading the key. It expires
+// after Options.Lease, or after Options.Backoff if a refresh has failed.
 func leaseKey(namespace, key string) string { return "lock:cache:" + namespace + ":" + key }
 
-// channel is where it is said that the lease on a key, the payload, has ended.
+// channel is the pub/sub channel that announces the end of a lease. The payload is the
+// key.
 func channel(namespace string) string { return "cache:" + namespace + ":filled" }
 
 const (
@@ -29,7 +30,7 @@ func validNamespace(s string) bool {
 
 var errKey = errors.New("the key must be 1 to " + fmt.Sprint(maxKey) + " bytes long")
 
-// checkKey lets any byte pass: nothing follows the key in a name.
+// checkKey allows any byte, because the key is the last part of its Redis key.
 func checkKey(key string) error {
 	if key == "" || len(key) > maxKey {
 		return errKey

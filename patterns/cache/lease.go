@@ -32,26 +32,26 @@ var (
 	releaseScript = redis.NewScript(releaseLua)
 )
 
-// state is what Redis said about a key.
+// state is Redis's answer about a key.
 type state string
 
 const (
-	absent state = "" // nothing to serve
-	fresh  state = "fresh"
-	stale  state = "stale"
-	leased state = "lease" // we load
-	held   state = "held"  // another loads
+	absent  state = "" // nothing to serve
+	fresh   state = "fresh"
+	stale   state = "stale"
+	leased  state = "lease"   // this process loads
+	loading state = "loading" // another process loads
 )
 
-// found is an answer of read.lua or acquire.lua.
+// found is the reply of read.lua or acquire.lua.
 type found struct {
 	state   state
 	content string        // fresh, stale
-	began   string        // leased: Redis's time in ms
-	left    time.Duration // held: of the other's lease
+	began   string        // leased: Redis's time, Unix ms
+	left    time.Duration // loading: remaining time of the other process's lease
 }
 
-// wanted says which entry makes a load unnecessary, in acquire.lua's words.
+// wanted says which entry makes a load unnecessary (ARGV[3] of acquire.lua).
 type wanted string
 
 const (
@@ -73,7 +73,7 @@ func (c *Cache[V]) acquire(ctx context.Context, key, token string, w wanted) (fo
 	return c.ask(ctx, acquireScript, keys, token, c.o.Lease.Milliseconds(), string(w))
 }
 
-// ask runs a script that finds something, within the budget.
+// ask runs read.lua or acquire.lua within the budget.
 func (c *Cache[V]) ask(ctx context.Context, script *redis.Script, keys []string, args ...any) (found, error) {
 	inTime, cancel := context.WithTimeout(ctx, c.o.Budget)
 	defer cancel()
@@ -82,11 +82,11 @@ func (c *Cache[V]) ask(ctx context.Context, script *redis.Script, keys []string,
 		return found{}, nil
 	}
 	if err == nil && len(v) != 2 {
-		err = fmt.Errorf("unexpected answer of %d parts", len(v))
+		err = fmt.Errorf("unexpected reply of %d parts", len(v))
 	}
 	if err != nil {
-		if !over(ctx) { // else who asked is gone, which says nothing about Redis
-			c.failed("ask Redis", err)
+		if !expired(ctx) { // the caller's own deadline is no failure of Redis
+			c.failed("read from Redis", err)
 		}
 		return found{}, err
 	}
@@ -94,10 +94,10 @@ func (c *Cache[V]) ask(ctx context.Context, script *redis.Script, keys []string,
 	switch f.state {
 	case leased:
 		f.began = v[1]
-	case held:
+	case loading:
 		ms, _ := strconv.ParseInt(v[1], 10, 64)
 		f.left = time.Duration(ms) * time.Millisecond
-		if ms < 0 { // without an end, so not ours
+		if ms < 0 { // no expiry: not a lease of this package
 			f.left = c.o.Lease
 		}
 	default:
@@ -111,7 +111,7 @@ type lease struct {
 	key, token, began string
 }
 
-// store stores content for as long as ttl and window say.
+// store stores content, fresh for ttl and stale for window, and ends the lease.
 func (c *Cache[V]) store(ctx context.Context, l lease, content []byte, ttl, window time.Duration) {
 	freshFor := c.jittered(ttl)
 	stored, err := c.finish(ctx, storeScript, []string{valueKey(c.namespace, l.key), leaseKey(c.namespace, l.key)},
@@ -122,15 +122,15 @@ func (c *Cache[V]) store(ctx context.Context, l lease, content []byte, ttl, wind
 	c.waiters.wake(l.key)
 }
 
-// release gives a lease back; nobody takes it for as long as pause says.
+// release ends a lease without a value. No process can acquire it again during pause.
 func (c *Cache[V]) release(ctx context.Context, l lease, pause time.Duration) {
-	_, _ = c.finish(ctx, releaseScript, []string{leaseKey(c.namespace, l.key)}, // expires by itself
+	_, _ = c.finish(ctx, releaseScript, []string{leaseKey(c.namespace, l.key)}, // an error is harmless: the lease expires
 		l.token, pause.Milliseconds(), channel(c.namespace), l.key)
 	c.waiters.wake(l.key)
 }
 
-// finish runs a script that ends a lease: also when whoever wanted the load is
-// gone, because others wait for it.
+// finish runs a script that ends a lease. It ignores ctx's end, because other callers
+// may wait for the lease.
 func (c *Cache[V]) finish(ctx context.Context, script *redis.Script, keys []string, args ...any) (bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.o.Budget)
 	defer cancel()
@@ -141,8 +141,7 @@ func (c *Cache[V]) finish(ctx context.Context, script *redis.Script, keys []stri
 	return n == 1, err
 }
 
-// jittered shortens d at random, so that what was loaded together does not
-// expire together.
+// jittered shortens d at random, so that keys loaded together don't expire together.
 func (c *Cache[V]) jittered(d time.Duration) time.Duration {
 	return max(d-time.Duration(mathrand.Float64()*math.Max(c.o.Jitter, 0)*float64(d)), time.Millisecond)
 }

@@ -10,24 +10,24 @@ import (
 
 // PanicError is the error of a Loader that panicked or called runtime.Goexit.
 type PanicError struct {
-	Value any // of the panic; nil for Goexit
+	Value any // argument of panic; nil for Goexit
 }
 
 func (e *PanicError) Error() string {
 	if e.Value == nil {
-		return "loader ended its goroutine"
+		return "loader called runtime.Goexit"
 	}
 	return fmt.Sprintf("loader panicked: %v", e.Value)
 }
 
-// loadAlone loads without a lease: nothing is stored.
+// loadAlone loads without a lease, and so without storing the result.
 func (c *Cache[V]) loadAlone(ctx context.Context, load Loader[V]) answer[V] {
 	v, err := c.call(ctx, load)
 	return answer[V]{v, err, true}
 }
 
-// fill loads under a lease and ends it. If the load fails, nobody may load for as
-// long as backoff says.
+// fill loads under a lease, stores the result and ends the lease. After a failure no
+// process loads the key again during backoff.
 func (c *Cache[V]) fill(ctx context.Context, l lease, load Loader[V], backoff time.Duration) answer[V] {
 	v, err := c.call(ctx, load)
 	switch {
@@ -47,9 +47,9 @@ func (c *Cache[V]) fill(ctx context.Context, l lease, load Loader[V], backoff ti
 	return answer[V]{v, err, true}
 }
 
-// call calls a loader on a goroutine of its own, which is all that a panic or
-// runtime.Goexit of it can end: singleflight would end the process for the one,
-// and have everyone wait for ever after the other.
+// call runs a loader on a separate goroutine, so that its panic or runtime.Goexit ends
+// only that goroutine. With singleflight, a panic would crash the process, and a Goexit
+// would block all waiters.
 func (c *Cache[V]) call(ctx context.Context, load Loader[V]) (v V, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.LoadTimeout)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// crowd calls Get n times at once and returns how often each answer came.
+// crowd calls Get n times concurrently and counts the answers.
 func crowd(ctx context.Context, c *Cache[string], n int, load Loader[string]) map[string]int {
 	var mu sync.Mutex
 	answers := map[string]int{}
@@ -31,6 +31,7 @@ func crowd(ctx context.Context, c *Cache[string], n int, load Loader[string]) ma
 }
 
 func TestOneLoadForACrowd(t *testing.T) {
+	t.Parallel()
 	_, c := onRedis(t, Options[string]{})
 	g := newGate(t)
 	s := newSource(g.then("v", nil))
@@ -41,12 +42,13 @@ func TestOneLoadForACrowd(t *testing.T) {
 	wantLoads(t, s, 1)
 }
 
-// A loader that panics, or ends its goroutine, is an error to all who wait, and
-// its lease is free for the next.
-func TestLoaderThatPanics(t *testing.T) {
+// All callers of a loader that panics, or ends its goroutine, get an error, and the next
+// caller gets the lease.
+func TestPanicOfALoaderIsAnError(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(){
-		"loader panicked: bang":      func() { panic("bang") },
-		"loader ended its goroutine": runtime.Goexit,
+		"loader panicked: bang":        func() { panic("bang") },
+		"loader called runtime.Goexit": runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, c := onRedis(t, Options[string]{Lease: time.Hour})
@@ -62,7 +64,7 @@ func TestLoaderThatPanics(t *testing.T) {
 				t.Errorf("%v", got)
 			}
 			if n := server.Client().DBSize(t.Context()).Val(); n != 0 {
-				t.Errorf("%d keys are left", n)
+				t.Errorf("%d keys left", n)
 			}
 			var p *PanicError
 			if _, err := c.Get(t.Context(), "k", s.load); !errors.As(err, &p) {
@@ -77,8 +79,9 @@ func TestLoaderThatPanics(t *testing.T) {
 	}
 }
 
-// Who stops waiting neither ends the load of the others nor waits for it.
-func TestCallerLeaves(t *testing.T) {
+// A caller that stops waiting returns at once and does not end the others' load.
+func TestCancelledCallerLeavesTheLoadRunning(t *testing.T) {
+	t.Parallel()
 	_, c := onRedis(t, Options[string]{})
 	g := newGate(t)
 	s := newSource(g.then("v", nil))
@@ -109,50 +112,54 @@ func TestCallerLeaves(t *testing.T) {
 }
 
 func TestLoadTimeout(t *testing.T) {
+	t.Parallel()
 	_, c := onRedis(t, Options[string]{LoadTimeout: 20 * time.Millisecond})
 	s := newSource(func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() })
 	want(t, c, "k", s, "", context.DeadlineExceeded)
 }
 
-// hold takes the lease on k as a process would that then says no more.
-func hold(t *testing.T, c *Cache[string], life time.Duration) {
+// holdLease takes the lease on k, as a process does that then dies.
+func holdLease(t *testing.T, c *Cache[string], life time.Duration) {
 	t.Helper()
 	if err := c.rdb.Set(t.Context(), "lock:cache:test:k", "another's", life).Err(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Who has waited long enough loads by itself, and does not store what only the
-// holder of the lease may.
-func TestWaitEnds(t *testing.T) {
+// After Options.Wait a process loads the value itself, and does not store it without
+// the lease.
+func TestLoadsWithoutALeaseAfterWait(t *testing.T) {
+	t.Parallel()
 	server, c := onRedis(t, Options[string]{Wait: 100 * time.Millisecond})
-	hold(t, c, 0)
+	holdLease(t, c, 0)
 	s := newSource(always("v", nil))
 	want(t, c, "k", s, "v", nil)
 	if server.Client().Exists(t.Context(), "cache:test:k").Val() != 0 {
-		t.Error("it was stored")
+		t.Error("the value was stored")
 	}
 	if n := c.Stats(); n.Waits != 1 || n.Loads != 1 || n.Misses != 1 {
 		t.Errorf("%+v", n)
 	}
 }
 
-// A holder that died without a word is followed as soon as its lease is over.
-func TestLeaseEnds(t *testing.T) {
+// After the lease of a dead process has ended, a waiting process loads and stores.
+func TestLoadsAfterTheLeaseOfADeadProcess(t *testing.T) {
+	t.Parallel()
 	server, c := onRedis(t, Options[string]{Wait: patience})
-	hold(t, c, 100*time.Millisecond)
+	holdLease(t, c, 100*time.Millisecond)
 	want(t, c, "k", newSource(always("v", nil)), "v", nil)
 	if server.Client().Exists(t.Context(), "cache:test:k").Val() != 1 {
-		t.Error("it was not stored")
+		t.Error("the value was not stored")
 	}
 }
 
-// The message that a load has ended is enough; a lost one costs little.
-func TestWakingUp(t *testing.T) {
+// A waiter is woken by a message or a new subscription, and otherwise polls.
+func TestWaitersWakeUp(t *testing.T) {
+	t.Parallel()
 	for name, wake := range map[string]func(c *Cache[string]){
 		"message":    func(c *Cache[string]) { c.Filled("k") },
 		"subscribed": (*Cache[string]).Resubscribed,
-		"nothing":    nil,
+		"polling":    nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := onRedis(t, Options[string]{Wait: patience, Lease: patience})
@@ -182,7 +189,7 @@ func TestWakingUp(t *testing.T) {
 	}
 }
 
-// makeStale loads keys whose TTL is over at once.
+// makeStale loads keys whose TTL ends at once.
 func makeStale(t *testing.T, c *Cache[string], keys ...string) {
 	t.Helper()
 	for _, k := range keys {
@@ -193,8 +200,9 @@ func makeStale(t *testing.T, c *Cache[string], keys ...string) {
 
 var alwaysStale = Options[string]{TTL: time.Millisecond, Stale: time.Hour, Lease: patience, Refreshes: 2}
 
-// Several processes that serve the same stale key at once refresh it once.
-func TestOneRefreshInTheCluster(t *testing.T) {
+// Processes that serve the same stale key at the same time refresh it once.
+func TestAStaleKeyIsRefreshedOnceInTheCluster(t *testing.T) {
+	t.Parallel()
 	_, c := onRedis(t, alwaysStale)
 	other := newCache(t, c.rdb.(*redis.Client), alwaysStale)
 	makeStale(t, c, "k")
@@ -209,7 +217,8 @@ func TestOneRefreshInTheCluster(t *testing.T) {
 	wantLoads(t, s, 1)
 }
 
-func TestRefreshesAreBounded(t *testing.T) {
+func TestRefreshesAreLimited(t *testing.T) {
+	t.Parallel()
 	_, c := onRedis(t, alwaysStale)
 	keys := []string{"a", "b", "c", "d", "e"}
 	makeStale(t, c, keys...)
@@ -227,13 +236,14 @@ func TestRefreshesAreBounded(t *testing.T) {
 }
 
 func TestCloseWaitsForRefreshes(t *testing.T) {
+	t.Parallel()
 	server, c := onRedis(t, alwaysStale)
 	makeStale(t, c, "k")
 	entered, end := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
 	want(t, c, "k", newSource(func(ctx context.Context) (string, error) {
 		close(entered)
-		<-ctx.Done() // Close says so
+		<-ctx.Done() // by Close
 		<-end
 		ended.Store(true)
 		return "", ctx.Err()
@@ -249,10 +259,10 @@ func TestCloseWaitsForRefreshes(t *testing.T) {
 	close(end)
 	receive(t, "Close", closed)
 	if !ended.Load() {
-		t.Error("the refresh was not waited for")
+		t.Error("Close did not wait for the refresh")
 	}
 	if server.Client().TTL(t.Context(), "lock:cache:test:k").Val() > time.Second {
-		t.Error("its lease was not given back")
+		t.Error("the lease was not released")
 	}
 	s := newSource(always("new", nil))
 	want(t, c, "k", s, "old", nil)

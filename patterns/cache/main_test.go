@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"flag"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -17,21 +18,23 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// TestMain runs the tests, or, in a process that a test started, a helper.
+// TestMain runs the tests, or a helper in a process that a test started. Most tests
+// wait, so more of them run at once than there are CPUs.
 func TestMain(m *testing.M) {
 	if address := os.Getenv(helperVariable); address != "" {
 		runHelper(address)
 		os.Exit(0)
 	}
+	_ = flag.Set("test.parallel", "8")
 	goleak.VerifyTestMain(m)
 }
 
-// patience is how long anything that must happen may take before a test fails.
+// patience is how long a test waits for an expected event before it fails.
 const patience = 30 * time.Second
 
-var errBackend = errors.New("backend is broken")
+var errBackend = errors.New("backend failed")
 
-// source is a backend: what it holds, and how often it was asked.
+// source is a loader whose answer can change, and which counts its calls.
 type source struct {
 	loads atomic.Int64
 	next  atomic.Value // func(ctx) (string, error)
@@ -54,9 +57,9 @@ func always(v string, err error) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return v, err }
 }
 
-// gate is a loader's answer that waits until the test says so.
+// gate makes a loader wait until the test calls open.
 type gate struct {
-	entered chan context.Context // one for each load that waits
+	entered chan context.Context // the context of each waiting load
 	release chan struct{}        // closed by open
 	open    func()
 }
@@ -86,7 +89,7 @@ func onMini(t *testing.T, o Options[string]) (*miniredis.Miniredis, *Cache[strin
 	return m, newCache(t, rdb, o)
 }
 
-// epoch is what miniredis's clock says at first.
+// epoch is the initial time of miniredis's clock.
 var epoch = time.UnixMilli(1_764_000_000_123).UTC()
 
 func onRedis(t *testing.T, o Options[string]) (*redistest.Server, *Cache[string]) {
@@ -95,8 +98,7 @@ func onRedis(t *testing.T, o Options[string]) (*redistest.Server, *Cache[string]
 	return s, newCache(t, s.Client(), o)
 }
 
-// newCache gives a loaded machine the time it takes; the tests of outages set a
-// budget of their own.
+// newCache sets a budget that tolerates a busy machine, unless o has one.
 func newCache(t *testing.T, rdb *redis.Client, o Options[string]) *Cache[string] {
 	t.Helper()
 	if o.Budget == 0 {
@@ -121,7 +123,7 @@ func wantLoads(t *testing.T, s *source, n int64) {
 	}
 }
 
-// await polls for what is announced to nobody.
+// await polls until ok, for conditions without an event.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {

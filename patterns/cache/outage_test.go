@@ -12,8 +12,9 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// Without Redis everything is loaded, once in the process at a time.
-func TestRedisDown(t *testing.T) {
+// Without Redis each process loads every key, one load at a time.
+// Not parallel: all callers must have joined the load within the pause below.
+func TestLoadsOncePerProcessWithoutRedis(t *testing.T) {
 	server := redistest.Start(t)
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: server.Addr}, 0))
 	defer rdb.Close()
@@ -24,20 +25,21 @@ func TestRedisDown(t *testing.T) {
 	got := make(chan map[string]int, 1)
 	go func() { got <- crowd(t.Context(), c, 100, s.load) }()
 	receive(t, "the load", g.entered)
-	await(t, "all have asked Redis in vain", func() bool { return c.Stats().RedisErrors >= 101 })
-	time.Sleep(20 * time.Millisecond) // from there to the flight
+	await(t, "all callers have failed to reach Redis", func() bool { return c.Stats().RedisErrors >= 101 })
+	time.Sleep(20 * time.Millisecond) // from the error to the flight
 	g.open()
 	if a := receive(t, "the answers", got); a["v <nil>"] != 100 {
 		t.Errorf("%v", a)
 	}
 	wantLoads(t, s, 1)
 	server.Restart()
-	await(t, "it is noticed that Redis is back", func() bool { return rdb.Ping(t.Context()).Err() == nil })
+	await(t, "Redis is back", func() bool { return rdb.Ping(t.Context()).Err() == nil })
 	want(t, c, "k", newSource(always("v", nil)), "v", nil)
 	want(t, c, "k", newSource(always("other", nil)), "v", nil)
 }
 
-func TestRedisStopped(t *testing.T) {
+func TestLoadsWhileRedisHangs(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	c := newCache(t, server.Client(), Options[string]{Budget: 50 * time.Millisecond})
 	s := newSource(always("v", nil))
@@ -45,7 +47,7 @@ func TestRedisStopped(t *testing.T) {
 	want(t, c, "k", s, "v", nil)
 	wantLoads(t, s, 1)
 
-	// The caller's deadline counts before the budget's.
+	// The caller's deadline precedes the budget.
 	patient := newCache(t, server.Client(), Options[string]{Budget: time.Hour})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -62,8 +64,9 @@ func TestRedisStopped(t *testing.T) {
 	}
 }
 
-// Redis refuses to write: what is there is served, what is not is loaded.
-func TestRedisOutOfMemory(t *testing.T) {
+// While Redis is out of memory, stored values are served and missing ones loaded.
+func TestLoadsWhileRedisIsOutOfMemory(t *testing.T) {
+	t.Parallel()
 	server, c := onRedis(t, Options[string]{})
 	want(t, c, "k", newSource(always("v", nil)), "v", nil)
 	if err := server.Client().ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
@@ -73,9 +76,10 @@ func TestRedisOutOfMemory(t *testing.T) {
 	want(t, c, "new", newSource(always("n", nil)), "n", nil)
 }
 
-// What README.md says of a cache while Redis is away, with the defaults.
-func TestWhileRedisIsAway(t *testing.T) {
-	for name, away := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
+// The documented behaviour during an outage, with the default options.
+func TestLoadsDuringAnOutageWithTheDefaults(t *testing.T) {
+	t.Parallel()
+	for name, crash := range map[string]func(*redistest.Server){"kill -9": (*redistest.Server).Kill, "SIGSTOP": (*redistest.Server).Stop} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
 			rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: server.Addr}, 0))
@@ -83,10 +87,10 @@ func TestWhileRedisIsAway(t *testing.T) {
 			c := New(rdb, "test", Options[string]{})
 			defer c.Close()
 			want(t, c, "before", newSource(always("v", nil)), "v", nil)
-			away(server)
+			crash(server)
 			began := time.Now()
 			want(t, c, "k", newSource(always("v", nil)), "v", nil)
-			t.Logf("%s: loaded by itself after %v", name, time.Since(began).Round(100*time.Microsecond))
+			t.Logf("%s: loaded from the source after %v", name, time.Since(began).Round(100*time.Microsecond))
 		})
 	}
 }

@@ -9,10 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,27 +21,28 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// helperVariable makes of the test binary a process that owns one cache.
+// helperVariable holds the address of Redis and makes the test binary run a helper: a
+// process with one cache.
 const helperVariable = "HERALD_CACHE_TEST_REDIS"
 
-// order is one line to a helper.
+// order is a line of a helper's input.
 type order struct {
-	Crowd     int           // Gets at once
-	Backend   string        // URL that the loader gets
-	Impatient time.Duration // deadline of every other Get; 0: none
+	Crowd     int           // concurrent Gets
+	Backend   string        // URL that the loader fetches
+	Impatient time.Duration // deadline of every second Get; 0: none
 }
 
-// report is a helper's answer.
+// report is a line of a helper's output, the answer to an order.
 type report struct {
-	Answers map[string]int // value and error: how often
+	Answers map[string]int // how often each value and error was returned
 	Overdue int            // Gets that returned much later than their deadline
 	Stats   Stats
 }
 
-// helperOptions: a lease that a test can outlast.
+// helperOptions have a lease that a test can outlast.
 var helperOptions = Options[string]{Lease: 500 * time.Millisecond, Wait: patience, Budget: patience}
 
-// runHelper obeys orders until its input ends.
+// runHelper executes orders until its input is closed.
 func runHelper(address string) {
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: address, PoolSize: 100}, 0))
 	o := helperOptions
@@ -70,7 +69,7 @@ func runHelper(address string) {
 			panic(err)
 		}
 		done := make(chan report)
-		go func() { done <- obey(c, o) }()
+		go func() { done <- execute(c, o) }()
 		var r report
 		for over := false; !over && c.Stats().Waits+c.Stats().Loads == 0; {
 			select {
@@ -79,7 +78,7 @@ func runHelper(address string) {
 			case <-time.After(time.Millisecond):
 			}
 		}
-		fmt.Println("busy") // loading, or waiting for another's load
+		fmt.Println("busy") // loading, or waiting for another process's load
 		if r.Answers == nil {
 			r = <-done
 		}
@@ -88,7 +87,7 @@ func runHelper(address string) {
 	}
 }
 
-func obey(c *Cache[string], o order) report {
+func execute(c *Cache[string], o order) report {
 	r := report{Answers: map[string]int{}}
 	var mu sync.Mutex
 	var group sync.WaitGroup
@@ -103,7 +102,7 @@ func obey(c *Cache[string], o order) report {
 			v, err := c.Get(ctx, "k", func(ctx context.Context) (string, error) { return fetch(ctx, o.Backend) })
 			mu.Lock()
 			defer mu.Unlock()
-			if time.Since(deadline) > 2*time.Second { // a machine that is busy, but not a wait for the load
+			if time.Since(deadline) > 2*time.Second { // tolerates a busy machine, but not a wait for the load
 				r.Overdue++
 			}
 			r.Answers[fmt.Sprint(v, " ", err)]++
@@ -131,65 +130,44 @@ func fetch(ctx context.Context, url string) (string, error) {
 	return string(b), err
 }
 
-// helper is such a process.
+// helper is a child process that runs runHelper.
 type helper struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Scanner
+	*childtest.Process
+	t *testing.T
 }
 
-func startHelper(t *testing.T, server *redistest.Server, env ...string) *helper {
+func startHelper(t *testing.T, server *redistest.Server, settings ...string) *helper {
 	t.Helper()
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	env := []string{helperVariable + "=" + server.Addr}
+	for _, name := range settings {
+		env = append(env, helperVariable+name+"=1")
 	}
-	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), helperVariable+"="+server.Addr)
-	for _, name := range env {
-		cmd.Env = append(cmd.Env, helperVariable+name+"=1")
-	}
-	in, lines := childtest.Start(t, cmd)
-	h := &helper{t: t, cmd: cmd, in: in, lines: lines}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	if !h.lines.Scan() || h.lines.Text() != "ready" {
-		t.Fatalf("the helper says %q, %v", h.lines.Text(), h.lines.Err())
-	}
+	h := &helper{childtest.StartSelf(t, env...), t}
+	h.await("ready")
 	return h
+}
+
+func (h *helper) await(line string) {
+	h.t.Helper()
+	if got := h.Line(); got != line {
+		h.t.Fatalf("the helper printed %q, want %q", got, line)
+	}
 }
 
 func (h *helper) give(o order) {
 	b, _ := json.Marshal(o)
-	if _, err := h.in.Write(append(b, '\n')); err != nil {
-		h.t.Error(err)
-	}
-}
-
-// awaitBusy waits until the helper loads or waits for a load.
-func (h *helper) awaitBusy() {
-	if !h.lines.Scan() || h.lines.Text() != "busy" {
-		h.t.Errorf("the helper says %q, %v", h.lines.Text(), h.lines.Err())
-	}
+	h.Send(string(b))
 }
 
 func (h *helper) report() (r report) {
-	if !h.lines.Scan() {
-		h.t.Errorf("the helper ended: %v", h.lines.Err())
-	} else if err := json.Unmarshal(h.lines.Bytes(), &r); err != nil {
+	h.t.Helper()
+	if err := json.Unmarshal([]byte(h.Line()), &r); err != nil {
 		h.t.Error(err)
 	}
 	return r
 }
 
-func (h *helper) signal(s syscall.Signal) {
-	h.t.Helper()
-	if err := h.cmd.Process.Signal(s); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// backend serves what its handler says and counts how often.
+// backend serves handler and counts the requests.
 func backend(t *testing.T, handler http.HandlerFunc) (url string, loads *atomic.Int64) {
 	loads = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -202,14 +180,14 @@ func backend(t *testing.T, handler http.HandlerFunc) (url string, loads *atomic.
 
 const processes = 4
 
-// together gives the same order to all, calls busy when all of them load or wait,
-// and returns their reports.
+// together gives the same order to all helpers, calls busy when all of them load or
+// wait, and returns their reports.
 func together(helpers []*helper, o order, busy func()) []report {
 	for _, h := range helpers {
 		h.give(o)
 	}
 	for _, h := range helpers {
-		h.awaitBusy()
+		h.await("busy")
 	}
 	busy()
 	reports := make([]report, len(helpers))
@@ -226,10 +204,11 @@ func startHelpers(t *testing.T, server *redistest.Server, env ...string) (all []
 	return all
 }
 
-// 500 at once in each of 4 processes miss the same key: one load, whether they are
-// told of its end or have to look, and whoever cannot wait leaves in time.
-func TestProcessesLoadOnce(t *testing.T) {
-	for name, env := range map[string][]string{"told": {"_LEASE", "_LISTEN"}, "looking": {"_LEASE"}} {
+// 500 callers in each of 4 processes miss the same key and cause one load, whether the
+// processes are woken by pub/sub or poll. Callers with a deadline return in time.
+// Not parallel: a busy machine would delay those callers.
+func TestProcessesLoadAMissingKeyOnce(t *testing.T) {
+	for name, env := range map[string][]string{"subscribed": {"_LEASE", "_LISTEN"}, "polling": {"_LEASE"}} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
 			slow := newGate(t)
@@ -240,7 +219,7 @@ func TestProcessesLoadOnce(t *testing.T) {
 			helpers := startHelpers(t, server, env...)
 			waits := uint64(0)
 			for i, r := range together(helpers, order{Crowd: 500, Backend: url, Impatient: 100 * time.Millisecond}, func() {
-				time.Sleep(200 * time.Millisecond) // longer than the impatient wait
+				time.Sleep(200 * time.Millisecond) // longer than the deadline
 				slow.open()
 			}) {
 				late := r.Answers[" "+context.DeadlineExceeded.Error()]
@@ -260,9 +239,9 @@ func TestProcessesLoadOnce(t *testing.T) {
 	}
 }
 
-// A loader that fails is called by one process after the other, never by two at
-// once, and its error is nobody's value.
-func TestProcessesWithAFailingLoader(t *testing.T) {
+// Processes call a failing loader one after the other, never two at once, and its error
+// is not stored.
+func TestFailingLoadersRunOneAtATime(t *testing.T) {
 	server := redistest.Start(t)
 	var now, most atomic.Int64
 	url, loads := backend(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -279,7 +258,7 @@ func TestProcessesWithAFailingLoader(t *testing.T) {
 		}
 	}
 	if most.Load() != 1 {
-		t.Errorf("%d loads at once", most.Load())
+		t.Errorf("%d loads at once, want 1", most.Load())
 	}
 	t.Logf("%d loads for %d callers", loads.Load(), processes*500)
 	if keys := server.Client().Keys(t.Context(), "*").Val(); len(keys) != 0 {
@@ -287,9 +266,10 @@ func TestProcessesWithAFailingLoader(t *testing.T) {
 	}
 }
 
-// A process that is suspended past its lease comes back with what was true before,
-// when another has already stored what is true now.
-func TestSuspendedHolderIsRefused(t *testing.T) {
+// A process that was suspended beyond its lease can't overwrite the newer value that
+// another process has stored meanwhile.
+func TestSuspendedLoaderStoresNothing(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	holder := startHelper(t, server)
 	asked, answer := make(chan struct{}), make(chan struct{})
@@ -302,30 +282,31 @@ func TestSuspendedHolderIsRefused(t *testing.T) {
 
 	holder.give(order{Crowd: 1, Backend: old})
 	receive(t, "the holder's load", asked)
-	holder.signal(syscall.SIGSTOP)
+	holder.Stop()
 	close(answer)
 	o := helperOptions
 	c := newCache(t, server.Client(), o)
 	load := func(ctx context.Context) (string, error) { return fetch(ctx, current) }
-	if v, err := c.Get(t.Context(), "k", load); v != "new" || err != nil { // once the lease is over
+	if v, err := c.Get(t.Context(), "k", load); v != "new" || err != nil { // after the lease has ended
 		t.Fatalf("%q, %v", v, err)
 	}
-	holder.signal(syscall.SIGCONT)
-	holder.awaitBusy()
+	holder.Continue()
+	holder.await("busy")
 	r := holder.report()
 	if r.Answers["old <nil>"] != 1 || r.Stats.Late != 1 {
 		t.Errorf("%+v", r)
 	}
 	if v, err := c.Get(t.Context(), "k", load); v != "new" || err != nil {
-		t.Errorf("the late fill was stored: %q, %v", v, err)
+		t.Errorf("the late value was stored: %q, %v", v, err)
 	}
 	if n := c.Stats(); n.Waits != 1 || n.Hits != 1 {
 		t.Errorf("%+v", n)
 	}
 }
 
-// A process that dies while it loads is followed by another once its lease ends.
-func TestKilledHolderIsFollowed(t *testing.T) {
+// When a process dies while it loads, another one loads after the lease has ended.
+func TestAnotherProcessLoadsAfterACrash(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	holder := startHelper(t, server)
 	asked, answer := make(chan struct{}, 2), make(chan struct{})
@@ -336,7 +317,7 @@ func TestKilledHolderIsFollowed(t *testing.T) {
 	})
 	holder.give(order{Crowd: 10, Backend: url})
 	receive(t, "the holder's load", asked)
-	holder.signal(syscall.SIGKILL)
+	holder.Kill()
 	close(answer)
 	others := []*helper{startHelper(t, server), startHelper(t, server)}
 	for _, r := range together(others, order{Crowd: 100, Backend: url}, func() {}) {
@@ -345,12 +326,14 @@ func TestKilledHolderIsFollowed(t *testing.T) {
 		}
 	}
 	if n := loads.Load(); n != 2 {
-		t.Errorf("%d loads, want the killed one's and one more", n)
+		t.Errorf("%d loads, want 2: the killed process's and one more", n)
 	}
 }
 
-// Whatever loaders and processes do, nothing older than TTL + Stale is served.
-func TestAgeIsBounded(t *testing.T) {
+// No value older than TTL + Stale is served, although some loads fail and some outlast
+// their lease.
+func TestServesNothingOlderThanTTLAndStale(t *testing.T) {
+	t.Parallel()
 	const ttl, window = 30 * time.Millisecond, 20 * time.Millisecond
 	o := Options[string]{TTL: ttl, Stale: window, Lease: 50 * time.Millisecond, Wait: 30 * time.Millisecond, Backoff: 5 * time.Millisecond, Budget: patience}
 	server := redistest.Start(t)
@@ -381,7 +364,7 @@ func TestAgeIsBounded(t *testing.T) {
 						return
 					}
 					served.Add(1)
-					if age := asked.Sub(loaded); age > ttl+window+time.Millisecond { // Redis counts whole ones
+					if age := asked.Sub(loaded); age > ttl+window+time.Millisecond { // Redis counts whole ms
 						old.Add(1)
 						t.Errorf("served %v old", age)
 					}
@@ -391,7 +374,7 @@ func TestAgeIsBounded(t *testing.T) {
 	}
 	group.Wait()
 	if served.Load() < 100 || calls.Load() < 10 {
-		t.Errorf("%d served, %d loads: the test shows nothing", served.Load(), calls.Load())
+		t.Errorf("%d served, %d loads: too few to show anything", served.Load(), calls.Load())
 	}
 	t.Logf("%d served of %d loads", served.Load(), calls.Load())
 }

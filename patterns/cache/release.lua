@@ -1,13 +1,12 @@
--- Ends a lease whose load failed, if it is still its owner's, and tells those who
--- wait that they may try.
+-- Ends a lease whose load failed, if this process still has it, and wakes the waiters.
 --
 -- KEYS[1]  lock:cache:<namespace>:<key>
 -- ARGV[1]  the lease's token
--- ARGV[2]  for how many ms more nobody may load; 0: not at all
+-- ARGV[2]  pause before the next lease, ms; 0: none
 -- ARGV[3]  channel of the namespace
--- ARGV[4]  key, as the channel's payload
+-- ARGV[4]  key, the payload of the channel
 --
--- Returns 1, or 0 if the lease was lost before.
+-- Returns 1, or 0 if the lease had ended before.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

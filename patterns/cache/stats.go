@@ -2,23 +2,22 @@ package cache
 
 import "sync/atomic"
 
-// Stats counts since New. Every Get and GetWithin that is not refused for its key
-// is exactly one of Hits, Stale and Misses.
+// Stats holds counters since New. Each Get and GetWithin with a valid key counts as
+// exactly one of Hits, Stale and Misses.
 type Stats struct {
-	Hits   uint64 // answered fresh, without a load; "not found" included
-	Stale  uint64 // answered from the stale window
-	Misses uint64 // had to load or to wait for a load, Redis down included
+	Hits   uint64 // fresh values and "not found" from Redis
+	Stale  uint64 // stale values from Redis
+	Misses uint64 // loads, and waits for a load; also while Redis is down
 
-	Waits       uint64 // loads that first waited for another process's
-	Loads       uint64 // calls of a loader, refreshes included
-	LoadErrors  uint64 // of these, failed; panics included, "not found" not
-	RedisErrors uint64 // calls to Redis that failed, and entries that could not be decoded
-	Late        uint64 // fills that were refused because the lease was over
-	Skipped     uint64 // refreshes put off because as many as may were running
+	Waits       uint64 // flights that waited for another process's load
+	Loads       uint64 // calls of a loader, including refreshes
+	LoadErrors  uint64 // failed loads, including panics but not "not found"
+	RedisErrors uint64 // failed calls to Redis, and entries that could not be decoded
+	Late        uint64 // loaded values not stored because the lease had ended
+	Skipped     uint64 // refreshes skipped because Options.Refreshes were running
 }
 
-// HitRatio is the share of answers that waited for no load, 0 to 1; 1 if nothing
-// was asked yet.
+// HitRatio is the share of calls answered from Redis, 0 to 1; 1 before the first call.
 func (s Stats) HitRatio() float64 {
 	all := s.Hits + s.Stale + s.Misses
 	if all == 0 {
@@ -31,7 +30,7 @@ type counters struct {
 	hits, stale, misses, waits, loads, loadErrors, redisErrors, late atomic.Uint64
 }
 
-// Stats returns the counts so far.
+// Stats returns the counters.
 func (c *Cache[V]) Stats() Stats {
 	n := &c.counters
 	return Stats{

@@ -1,18 +1,18 @@
--- Stores what was loaded under a lease, ends the lease and tells those who wait.
--- Who has lost the lease, by whatever pause, stores nothing: another may have
--- loaded something newer since, or the key may have been deleted.
+-- Stores a loaded value under its lease, ends the lease and wakes the waiters. A loader
+-- that has lost its lease stores nothing: a newer value may have been loaded since, or
+-- the key deleted.
 --
 -- KEYS[1]  cache:<namespace>:<key>
 -- KEYS[2]  lock:cache:<namespace>:<key>
 -- ARGV[1]  the lease's token
--- ARGV[2]  when the load began, as acquire.lua said
--- ARGV[3]  for how long from then it is fresh, ms
--- ARGV[4]  for how long from then it may be served, ms
+-- ARGV[2]  start of the load, as returned by acquire.lua
+-- ARGV[3]  how long from then the value is fresh, ms
+-- ARGV[4]  how long from then it may be served, ms
 -- ARGV[5]  content
 -- ARGV[6]  channel of the namespace
--- ARGV[7]  key, as the channel's payload
+-- ARGV[7]  key, the payload of the channel
 --
--- Returns 1, or 0 if it came too late and was not stored.
+-- Returns 1 if stored, 0 if it came too late.
 
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return 0

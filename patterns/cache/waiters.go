@@ -2,20 +2,20 @@ package cache
 
 import "sync"
 
-// waiters are the loads of this process that wait for another's.
+// waiters are the flights of this process that wait for another process's load.
 type waiters struct {
 	mu     sync.Mutex
 	byName map[string]*waiter // guarded by mu
 }
 
-// waiter is shared by all who wait for one key.
+// waiter is shared by all flights that wait for one key.
 type waiter struct {
 	woken chan struct{} // closed by wake
-	users int           // guarded by waiters.mu; who come to wait are counted until they leave
+	users int           // guarded by waiters.mu; calls of wait without leave
 }
 
-// wait returns a channel that is closed when key is woken next. Whoever calls it
-// must call leave.
+// wait returns a channel that is closed by the next wake of key. The caller must call
+// leave.
 func (w *waiters) wait(key string) (woken <-chan struct{}, leave func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// work is what runs in the background: loads, and refreshes of stale keys.
+// work tracks running loads and background refreshes.
 type work struct {
 	// Static after construction.
-	most int // refreshes at once
+	most int // concurrent refreshes
 
 	group sync.WaitGroup
 
 	mu         sync.Mutex
 	closed     bool                // guarded by mu
 	running    int                 // guarded by mu; refreshes
-	skipped    uint64              // guarded by mu; refreshes that were put off
-	refreshing map[string]struct{} // guarded by mu; whose refresh runs, or ended without success a moment ago
+	skipped    uint64              // guarded by mu; refreshes beyond most
+	refreshing map[string]struct{} // guarded by mu; keys whose refresh runs or is in its backoff
 }
 
 func (w *work) close() {
@@ -25,7 +25,8 @@ func (w *work) close() {
 	w.closed = true
 }
 
-// begin counts a load in, unless the cache is closed; it ends with group.Done.
+// begin registers a load, which must end with group.Done. It is false if the cache is
+// closed.
 func (w *work) begin() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -35,8 +36,8 @@ func (w *work) begin() bool {
 	return !w.closed
 }
 
-// beginRefresh reports whether key should be refreshed now; then endRefresh must
-// follow.
+// beginRefresh reports whether key should be refreshed now. If so, the caller must call
+// endRefresh.
 func (w *work) beginRefresh(key string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -53,7 +54,7 @@ func (w *work) beginRefresh(key string) bool {
 	return true
 }
 
-// endRefresh lets the next refresh of key begin after pause.
+// endRefresh allows the next refresh of key after pause.
 func (w *work) endRefresh(key string, pause time.Duration) {
 	defer w.group.Done()
 	w.mu.Lock()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +95,7 @@ func TestWriteOfAPausedHolderIsRefused(t *testing.T) {
 	l := locker(t, nodes, patient())
 	paused := startHelper(t, "hold", protected.Addr, nodes)
 	first := paused.Expect("holds")
-	paused.Signal(syscall.SIGSTOP)
+	paused.Stop()
 
 	// The stopped process can't extend the lock, so it is free after its TTL.
 	rdb := protected.Client()
@@ -108,7 +107,7 @@ func TestWriteOfAPausedHolderIsRefused(t *testing.T) {
 			t.Errorf("the holder's write: %v", err)
 		}
 		paused.Send("")
-		paused.Signal(syscall.SIGCONT)
+		paused.Continue()
 		if got := paused.Expect("fenced"); !strings.HasPrefix(got, "true") {
 			t.Errorf("the paused process's write: %s, want it fenced", got)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Start starts cmd and returns its standard input and the lines of its standard
@@ -88,8 +90,19 @@ func (p *Process) Send(line string) {
 	}
 }
 
-// Signal sends a signal to the process.
-func (p *Process) Signal(s syscall.Signal) {
+// Stop suspends the process (SIGSTOP) and returns when all its threads have stopped.
+func (p *Process) Stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED, nil); err != nil {
+		p.t.Fatalf("wait until the child process has stopped: %v", err)
+	}
+}
+
+// Continue ends Stop.
+func (p *Process) Continue() { p.t.Helper(); p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatalf("signal %v to the child process: %v", s, err)
