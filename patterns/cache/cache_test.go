@@ -27,7 +27,7 @@ func TestServesFreshThenStaleThenLoadsAgain(t *testing.T) {
 	s.answer(always("", errBackend)) // the failed refresh leaves the entry unchanged
 	m.SetTime(epoch.Add(10 * time.Second))
 	want(t, c, "k", s, "one", nil)
-	await(t, "the refresh has failed", func() bool { return c.Stats().LoadErrors == 1 })
+	await(t, "the refresh has failed", func() bool { return c.Stats().LoadErrors == 1 && m.TTL("lock:cache:test:k") == time.Second })
 	m.SetTime(epoch.Add(15*time.Second - time.Millisecond))
 	want(t, c, "k", s, "one", nil)
 

@@ -1,13 +1,13 @@
--- Claims a request for an attempt, or tells why not.
+-- Claims a request for an attempt, or reports why it can't.
 --
 -- KEYS  1 the request's record (keys.go)
--- ARGV  1 fingerprint   2 lease, ms   3 how long the record is kept, ms
+-- ARGV  1 fingerprint   2 lease, ms   3 lifetime of the record, ms
 -- Returns {'claimed', token}, {'done', result}, {'running', ms until the lease
 -- ends} or {'mismatch'}.
 --
--- A token is larger than every earlier one of this key: Redis's time in µs, so
--- that it grows even after the record is gone, and the one before plus one where
--- the clock went back.
+-- A token is larger than all earlier ones of the key. It is Redis's time in µs, so it
+-- increases even after the record has expired; after a clock step backwards it is the
+-- previous token plus one.
 local call = redis.call
 local t = call('TIME')
 local micros = t[1] * 1000000 + t[2]

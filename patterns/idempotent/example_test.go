@@ -12,8 +12,8 @@ import (
 	"herald/patterns/idempotent"
 )
 
-// charge stands for the payment provider, which refuses a token smaller than the
-// largest it has seen for the order.
+// charge stands for a payment provider that refuses a token smaller than the largest it
+// has seen for the order.
 func charge(_ context.Context, order string, token int64) (receipt string, err error) {
 	if token == 0 {
 		return "", errors.New("no token")
@@ -21,7 +21,7 @@ func charge(_ context.Context, order string, token int64) (receipt string, err e
 	return "receipt for " + order, nil
 }
 
-// Process this payment once.
+// A payment is processed once; a repeated request gets the recorded receipt.
 func Example() {
 	server := miniredis.NewMiniRedis()
 	if err := server.Start(); err != nil {

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// MaxKeyBytes is the longest Idempotency-Key header's key.
+// MaxKeyBytes is the maximum length of a key in an Idempotency-Key header.
 const MaxKeyBytes = 255
 
-// ParseKey reads the value of an Idempotency-Key header
-// (draft-ietf-httpapi-idempotency-key-header): a string item of RFC 8941, whose
-// quotes may be left out.
+// ParseKey parses the value of an Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header): a string item of RFC 8941, 1 to 255
+// bytes without control characters. The quotes are optional.
 func ParseKey(v string) (string, error) {
 	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
 		v = v[1 : len(v)-1]
@@ -26,8 +26,8 @@ func ParseKey(v string) (string, error) {
 	return v, nil
 }
 
-// Fingerprint is the hex SHA-256 of a request's path and body: what a key must
-// always come with.
+// Fingerprint returns the hex SHA-256 of a request's path and body. A key is bound to the
+// fingerprint of its first request.
 func Fingerprint(path string, body []byte) string {
 	h := sha256.New()
 	h.Write([]byte(path))

@@ -1,28 +1,38 @@
-// Package idempotent does a piece of work once for each key, however often it
-// is asked for: "process this payment once". The first to ask claims the key
-// under a lease, works, and records the result; who asks later gets the result,
-// who asks meanwhile is told to come back.
+// Package idempotent runs a piece of work once per key, however often it is requested,
+// and replays the recorded result: "process this payment once". Its header functions
+// follow draft-ietf-httpapi-idempotency-key-header.
 //
-// What it guarantees: one attempt at a time, unless one is paused beyond its
-// lease; at most one recorded result; after a record no further attempt for as
-// long as the record is kept. What no such protocol can: a processor that dies
-// after its work and before the record has done the work, and nothing says so.
-// The next attempt does it again. So work is done at least once, and it is the
-// work's own effect that must make it once, in one of these ways:
+// # What it does
 //
-//   - hand the key to whoever has the effect, if they take one (a payment
-//     provider's own Idempotency-Key);
-//   - guard it with the fencing token (Attempt.Token): who has the effect
-//     refuses a token smaller than the largest it has seen, and one it has done;
-//   - if the effect is in the same Redis, have its script check the token in the
-//     record and keep its outcome there, in the step that has the effect
-//     (Attempt.Key). That is exact.
+// [Processor.Do] claims the key under a lease in Redis, runs the work, extends the lease
+// meanwhile and records the result. Later calls get the recorded result. Concurrent
+// calls get a [RunningError] with the time after which to retry. A key that was used
+// with another request gets [ErrMismatch].
 //
-// The token, and why a lease alone does not do: Martin Kleppmann, "How to do
-// distributed locking" (2016).
+// # Guarantees
 //
-// When Redis is down nothing is begun (ErrUnavailable). When it goes down
-// between work and record, Do returns the result with ErrNotRecorded.
+// At most one attempt runs at a time, unless one is paused beyond its lease. At most one
+// result is recorded. After that no attempt starts for as long as the record is kept.
+//
+// # Limits
+//
+// No such protocol can give more than at-least-once execution. A process that dies after
+// its work and before the record has done the work, and the next attempt does it again.
+// To take effect exactly once, the work itself must do one of these:
+//
+//   - pass the key on, if the target accepts one (a payment provider's Idempotency-Key);
+//   - pass on the fencing token (Attempt.Token), if the target refuses a token smaller
+//     than the largest it has seen, and one that it has already processed;
+//   - if the effect is in the same Redis server, check the token in the record and keep
+//     the outcome there, in the script that has the effect (Attempt.Key). This is exact.
+//
+// Why a lease alone is not enough: Martin Kleppmann, "How to do distributed locking"
+// (2016), https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html.
+//
+// # When Redis fails
+//
+// Do refuses before the work starts (ErrUnavailable). If Redis fails between work and
+// record, Do returns the result together with ErrNotRecorded.
 package idempotent
 
 import (
@@ -37,40 +47,40 @@ import (
 )
 
 var (
-	// ErrUnavailable means that Redis could not be asked within the budget; the
-	// work was not begun. If only Redis's answer was lost, the key is claimed
-	// until the lease ends.
+	// ErrUnavailable means that Redis did not answer within the budget and the work was
+	// not started. If only the reply was lost, the key stays claimed until the lease
+	// ends.
 	ErrUnavailable = errors.New("idempotent: Redis is not available")
-	// ErrMismatch means that the key was used before with another fingerprint.
+	// ErrMismatch means that the key was used with another fingerprint before.
 	ErrMismatch = errors.New("idempotent: key used with another request")
-	// ErrSuperseded means that the work was done, but that its lease had ended
-	// and a later attempt has claimed the key: its result will count.
+	// ErrSuperseded means that the work was done, but its lease had ended and a later
+	// attempt has claimed the key. The later attempt's result counts.
 	ErrSuperseded = errors.New("idempotent: a later attempt has the key")
-	// ErrNotRecorded means that the work was done and its result is returned, but
-	// that Redis could not record it: the next attempt does the work again.
+	// ErrNotRecorded means that the work was done and its result is returned, but Redis
+	// did not record it. The next attempt repeats the work.
 	ErrNotRecorded = errors.New("idempotent: done, but not recorded")
 )
 
-// RunningError means that another attempt has the key.
+// RunningError means that another attempt at the key is running.
 type RunningError struct {
-	// RetryAfter is when its lease ends if its processor has died. One that
-	// lives may be done at any time before, or go on for longer.
+	// RetryAfter is the time until its lease ends if its process has died. A live
+	// attempt may finish before, or extend its lease.
 	RetryAfter time.Duration
 }
 
 func (e *RunningError) Error() string {
-	return fmt.Sprintf("idempotent: another attempt is running, its lease for %v more", e.RetryAfter)
+	return fmt.Sprintf("idempotent: another attempt is running, its lease ends in %v", e.RetryAfter)
 }
 
 // Options configures a Processor. The zero value works.
 type Options struct {
-	Lease  time.Duration // an attempt's, extended while it works; default 30 s
-	Keep   time.Duration // how long keys and results are kept; default 7 days. Not less than Lease
-	Budget time.Duration // the longest a call to Redis may take; default 400 ms
+	Lease  time.Duration // of an attempt, extended while the work runs; default 30 s
+	Keep   time.Duration // lifetime of keys and results, at least Lease; default 7 days
+	Budget time.Duration // time limit of one call to Redis; default 400 ms
 }
 
-// Processor does work once for each key of a namespace. It is cheap to make and
-// safe for concurrent use.
+// Processor runs work once per key of a namespace. It is cheap to create and safe for
+// concurrent use.
 type Processor struct {
 	rdb       redis.UniversalClient
 	namespace string
@@ -80,20 +90,20 @@ type Processor struct {
 //go:embed claim.lua
 var claimSource string
 
-//go:embed hold.lua
-var holdSource string
+//go:embed lease.lua
+var leaseSource string
 
 //go:embed record.lua
 var recordSource string
 
 var (
 	claimScript  = redis.NewScript(claimSource)
-	holdScript   = redis.NewScript(holdSource)
+	leaseScript  = redis.NewScript(leaseSource)
 	recordScript = redis.NewScript(recordSource)
 )
 
-// New returns a processor whose keys meet those of the same namespace only. rdb
-// must be configured never to retry (MaxRetries -1) and to obey contexts
+// New returns a processor for a namespace; equal keys of different namespaces are
+// independent. rdb must not retry (MaxRetries -1) and must obey contexts
 // (ContextTimeoutEnabled).
 func New(rdb redis.UniversalClient, namespace string, o Options) *Processor {
 	if o.Lease == 0 {
@@ -109,26 +119,26 @@ func New(rdb redis.UniversalClient, namespace string, o Options) *Processor {
 	return &Processor{rdb: rdb, namespace: namespace, o: o}
 }
 
-// Attempt is one try at the work.
+// Attempt is one execution of the work.
 type Attempt struct {
-	// Token is larger than those of all earlier attempts at the same key.
+	// Token is a fencing token, larger than those of all earlier attempts at the key.
 	Token int64
-	// Key is the record in Redis, a hash whose field token is Token as long as no
-	// later attempt has begun. A script that has the work's effect may check
-	// that, and keep its outcome in a field of its own for a later attempt.
+	// Key is the record in Redis, a hash. Its field "token" equals Token until a later
+	// attempt starts. The script that has the work's effect may check that, and keep
+	// its outcome in another field for a later attempt.
 	Key string
 }
 
-// Work is what is to be done once. ctx ends when the caller's does, or as soon
-// as the attempt is known to have lost its lease; then work should stop. An
-// error means that there is no result: the key is free for another attempt at
-// once. A failure that must not be tried again is a result.
+// Work does the work and returns its result. ctx ends with the caller's, or when the
+// attempt has lost its lease; Work should then stop. After an error no result is
+// recorded and the key is free for another attempt at once. So a failure that must not
+// be retried is a result, not an error.
 type Work func(ctx context.Context, a Attempt) ([]byte, error)
 
-// Do returns the result of the work for the key, having done it or, with
-// replayed == true, as it was recorded. print identifies what is asked for
-// (Fingerprint): the same key with another one is ErrMismatch, even after a
-// failed attempt. An error of the work is returned as it is.
+// Do runs the work for the key and returns its result, or returns the recorded result
+// with replayed == true. print identifies the request (Fingerprint): the same key with
+// another print is ErrMismatch, even after a failed attempt. Do returns an error of the
+// work unchanged.
 func (p *Processor) Do(ctx context.Context, key, print string, work Work) (result []byte, replayed bool, err error) {
 	a := Attempt{Key: recordKey(p.namespace, key)}
 	verdict, value, err := p.claim(ctx, a.Key, print)
@@ -149,7 +159,7 @@ func (p *Processor) Do(ctx context.Context, key, print string, work Work) (resul
 		return nil, false, &RunningError{RetryAfter: time.Duration(n) * time.Millisecond}
 	}
 	a.Token = n
-	result, err = p.attempt(ctx, a, work)
+	result, err = p.execute(ctx, a, work)
 	return result, false, err
 }
 

@@ -16,32 +16,34 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// patience is what tests that are not about time allow a busy machine.
+// patience is a budget that tolerates a busy machine.
 const patience = 30 * time.Second
 
-// onBoth runs a test on miniredis and on a real Redis.
+// onBoth runs a test on miniredis and on a redis-server.
 func onBoth(t *testing.T, f func(t *testing.T, rdb *redis.Client)) {
 	t.Run("miniredis", func(t *testing.T) {
+		t.Parallel()
 		rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: miniredis.RunT(t).Addr()}, 0))
 		t.Cleanup(func() { _ = rdb.Close() })
 		f(t, rdb)
 	})
-	t.Run("redis", func(t *testing.T) { f(t, redistest.Start(t).Client()) })
+	t.Run("redis", func(t *testing.T) { t.Parallel(); f(t, redistest.Start(t).Client()) })
 }
 
 func returns(result string) Work {
 	return func(context.Context, Attempt) ([]byte, error) { return []byte(result), nil }
 }
 
-// never is work that must not be begun.
+// never is work that must not start.
 func never(t *testing.T) Work {
 	return func(context.Context, Attempt) ([]byte, error) {
-		t.Error("the work was begun")
+		t.Error("the work was started")
 		return nil, nil
 	}
 }
 
-func TestDo(t *testing.T) {
+func TestWorkIsDoneOncePerKey(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		p := New(rdb, "a", Options{Budget: patience})
 		result, replayed, err := p.Do(t.Context(), "k", "print", returns("one"))
@@ -70,6 +72,7 @@ func TestDo(t *testing.T) {
 }
 
 func TestFailedWorkFreesTheKey(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		p := New(rdb, "a", Options{Budget: patience})
 		failure := errors.New("no")
@@ -99,7 +102,7 @@ func TestFailedWorkFreesTheKey(t *testing.T) {
 			return nil, ctx.Err()
 		})
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("the caller has gone: %v", err)
+			t.Errorf("the caller has cancelled: %v", err)
 		}
 		result, replayed, err := p.Do(t.Context(), "k", "print", func(_ context.Context, a Attempt) ([]byte, error) {
 			second = a.Token
@@ -111,8 +114,9 @@ func TestFailedWorkFreesTheKey(t *testing.T) {
 	})
 }
 
-// A result is recorded even if whoever asked has gone by then.
-func TestRecordsForACallerThatHasGone(t *testing.T) {
+// The result is recorded even if the caller has cancelled meanwhile.
+func TestResultOfACancelledCallerIsRecorded(t *testing.T) {
+	t.Parallel()
 	p := New(redistest.Start(t).Client(), "a", Options{Budget: patience})
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, _, err := p.Do(ctx, "k", "print", func(context.Context, Attempt) ([]byte, error) { cancel(); return []byte("x"), nil }); err != nil {
@@ -123,8 +127,9 @@ func TestRecordsForACallerThatHasGone(t *testing.T) {
 	}
 }
 
-// Work that takes several leases keeps its key.
-func TestTheLeaseIsExtended(t *testing.T) {
+// Work that takes longer than several leases keeps its key.
+func TestLeaseIsExtendedWhileTheWorkRuns(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		m := New(rdb, "a", Options{Lease: 300 * time.Millisecond, Budget: patience})
 		_, _, err := m.Do(t.Context(), "k", "print", func(ctx context.Context, _ Attempt) ([]byte, error) {
@@ -142,9 +147,10 @@ func TestTheLeaseIsExtended(t *testing.T) {
 	})
 }
 
-// Of many who ask at once one does the work; the others are told to come back,
-// and get its result then.
-func TestManyAskAtOnce(t *testing.T) {
+// Of many concurrent callers one does the work. The others get a RunningError, retry and
+// get the result.
+func TestConcurrentCallersDoTheWorkOnce(t *testing.T) {
+	t.Parallel()
 	p := New(redistest.Start(t).Client(), "a", Options{Budget: patience})
 	var worked atomic.Int32
 	var all sync.WaitGroup
@@ -174,24 +180,25 @@ func TestManyAskAtOnce(t *testing.T) {
 	}
 }
 
-func TestRedisAway(t *testing.T) {
+func TestOutageIsReportedBeforeAndAfterTheWork(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: r.Addr}, 0))
 	defer rdb.Close()
 	p := New(rdb, "a", Options{Budget: 200 * time.Millisecond, Lease: 300 * time.Millisecond})
 	result, replayed, err := p.Do(t.Context(), "k", "print", func(ctx context.Context, _ Attempt) ([]byte, error) {
 		r.Kill()
-		<-ctx.Done() // nobody can extend the lease
+		<-ctx.Done() // the lease can't be extended
 		if !errors.Is(context.Cause(ctx), errLost) {
 			t.Errorf("the context ended because of %v", context.Cause(ctx))
 		}
 		return []byte("x"), nil
 	})
 	if string(result) != "x" || replayed || !errors.Is(err, ErrNotRecorded) {
-		t.Errorf("Redis went away: %q, %t, %v", result, replayed, err)
+		t.Errorf("Redis failed during the work: %q, %t, %v", result, replayed, err)
 	}
 	if _, _, err := p.Do(t.Context(), "k", "print", never(t)); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("Redis is away: %v", err)
+		t.Errorf("Redis is down: %v", err)
 	}
 	r.Restart()
 	p = New(rdb, "a", Options{Budget: patience})
@@ -200,7 +207,8 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-func TestRedisForgets(t *testing.T) {
+func TestLostClaimIsReported(t *testing.T) {
+	t.Parallel()
 	rdb := redistest.Start(t).Client()
 	p := New(rdb, "a", Options{Budget: patience})
 	result, _, err := p.Do(t.Context(), "k", "print", func(ctx context.Context, _ Attempt) ([]byte, error) {
@@ -211,8 +219,9 @@ func TestRedisForgets(t *testing.T) {
 	}
 }
 
-// A token is larger than those before, even where the clock has gone back.
-func TestTokensGrowWhenTheClockGoesBack(t *testing.T) {
+// Tokens increase even after a clock step backwards.
+func TestTokensIncreaseAfterAClockStep(t *testing.T) {
+	t.Parallel()
 	m := miniredis.RunT(t)
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: m.Addr()}, 0))
 	defer rdb.Close()
@@ -234,7 +243,8 @@ func TestTokensGrowWhenTheClockGoesBack(t *testing.T) {
 	}
 }
 
-func TestParseKey(t *testing.T) {
+func TestParsesIdempotencyKeys(t *testing.T) {
+	t.Parallel()
 	for given, want := range map[string]string{
 		`k-1`: "k-1", `"k-1"`: "k-1", `"`: `"`, `""`: "", ``: "", "a\x01": "", "a\x7f": "", `a b`: "a b",
 		strings.Repeat("k", 255): strings.Repeat("k", 255), strings.Repeat("k", 256): "",
@@ -245,7 +255,8 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-func TestFingerprint(t *testing.T) {
+func TestFingerprintsOfDifferentRequestsDiffer(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for _, r := range [][2]string{{"/a", "b"}, {"/a", "bc"}, {"/ab", ""}, {"/a", ""}} {
 		seen[Fingerprint(r[0], []byte(r[1]))] = true

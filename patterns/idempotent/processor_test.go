@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,8 +19,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// processorAt, if it is set, makes the test binary a processor on the Redis at
-// that address instead of running tests.
+// processorAt makes the test binary run a processor on the Redis server at that address
+// instead of the tests.
 const processorAt = "IDEMPOTENT_PROCESSOR_AT"
 
 func TestMain(m *testing.M) {
@@ -31,11 +28,12 @@ func TestMain(m *testing.M) {
 		process(addr)
 		return
 	}
+	_ = flag.Set("test.parallel", "8") // most tests wait
 	goleak.VerifyTestMain(m)
 }
 
-// payScript is an effect guarded as the package's documentation says: it checks
-// the token, and keeps its outcome in the record in the same step.
+// payScript is an effect guarded as the package documentation says: it checks the token
+// and keeps its outcome in the record, in one step.
 var payScript = redis.NewScript(`
 local r = redis.call('HMGET', KEYS[1], 'token', 'paid')
 if r[1] ~= ARGV[1] then return 'fenced' end
@@ -44,7 +42,7 @@ local receipt = 'receipt ' .. redis.call('INCR', KEYS[2])
 redis.call('HSET', KEYS[1], 'paid', receipt)
 return receipt`)
 
-// pay has an effect twice: guarded, and not.
+// pay has two effects: a guarded and an unguarded one.
 func pay(ctx context.Context, rdb *redis.Client, a Attempt) (string, error) {
 	if err := rdb.Incr(ctx, "unguarded").Err(); err != nil {
 		return "", err
@@ -54,8 +52,8 @@ func pay(ctx context.Context, rdb *redis.Client, a Attempt) (string, error) {
 
 const processorLease = 500 * time.Millisecond
 
-// process pays for order-17 once: it tells its token, waits for a line before
-// its effect and another one after it, and tells what came of it.
+// process pays for order-17 once. It prints its token, waits for a line before its effect
+// and for another one after it, and prints the outcome.
 func process(addr string) {
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: addr}, 0))
 	in := bufio.NewScanner(os.Stdin)
@@ -63,7 +61,7 @@ func process(addr string) {
 	result, replayed, err := p.Do(context.Background(), "order-17", "pay 100", func(_ context.Context, a Attempt) ([]byte, error) {
 		fmt.Println("token", a.Token)
 		in.Scan()
-		receipt, err := pay(context.Background(), rdb, a) // it pays no heed to its context: that alone must be harmless
+		receipt, err := pay(context.Background(), rdb, a) // ignores ctx: that must be harmless
 		fmt.Println("effect", receipt, err)
 		in.Scan()
 		return []byte(receipt), err
@@ -71,66 +69,21 @@ func process(addr string) {
 	fmt.Printf("done %s %t %v\n", result, replayed, err)
 }
 
-// processor is such a process.
-type processor struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	in    io.Writer
-	lines *bufio.Scanner
-}
-
-func startProcessor(t *testing.T, addr string) *processor {
+func startProcessor(t *testing.T, addr string) *childtest.Process {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), processorAt+"="+addr)
-	in, lines := childtest.Start(t, cmd)
-	p := &processor{t: t, cmd: cmd, in: in, lines: lines}
-	t.Cleanup(p.kill)
-	return p
+	return childtest.StartSelf(t, processorAt+"="+addr)
 }
 
-func (p *processor) signal(s syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *processor) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-}
-
-func (p *processor) goOn() {
-	p.t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// says waits for the process's next line and returns what follows the word.
-func (p *processor) says(word string) string {
-	p.t.Helper()
-	if !p.lines.Scan() {
-		p.t.Fatalf("the processor ended before it said %q: %v", word, p.lines.Err())
-	}
-	rest, ok := strings.CutPrefix(p.lines.Text(), word+" ")
-	if !ok {
-		p.t.Fatalf("the processor says %q, want %q", p.lines.Text(), word)
-	}
-	return rest
-}
-
-func (p *processor) token() int64 {
-	p.t.Helper()
-	n, err := strconv.ParseInt(p.says("token"), 10, 64)
+func token(t *testing.T, p *childtest.Process) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(p.Expect("token"), 10, 64)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return n
 }
 
-// payNow pays in this process as soon as the key is free.
+// payNow pays in the test process as soon as the key is free.
 func payNow(t *testing.T, rdb *redis.Client) (result string, replayed bool, token int64) {
 	t.Helper()
 	p := New(rdb, "payments", Options{Lease: patience, Budget: patience})
@@ -148,7 +101,7 @@ func payNow(t *testing.T, rdb *redis.Client) (result string, replayed bool, toke
 			return string(b), replayed, token
 		}
 		if running.RetryAfter <= 0 || running.RetryAfter > processorLease {
-			t.Fatalf("the lease is said to last %v of %v", running.RetryAfter, processorLease)
+			t.Fatalf("RetryAfter is %v of a lease of %v", running.RetryAfter, processorLease)
 		}
 		time.Sleep(running.RetryAfter)
 	}
@@ -165,16 +118,17 @@ func effects(t *testing.T, rdb *redis.Client) (guarded, unguarded int) {
 	return guarded, unguarded
 }
 
-// A processor that is killed between its effect and the record: the work is
-// done again, which an effect without a guard shows and one with a guard doesn't.
-func TestKilledBetweenWorkAndRecord(t *testing.T) {
+// A process is killed between its effect and the record, so the work is repeated. An
+// unguarded effect happens twice, a guarded one once.
+func TestGuardedEffectHappensOnceAfterACrash(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t)
 	rdb := r.Client()
 	p := startProcessor(t, r.Addr)
-	first := p.token()
-	p.goOn()
-	p.says("effect")
-	p.kill()
+	first := token(t, p)
+	p.Send("")
+	p.Expect("effect")
+	p.Kill()
 
 	result, replayed, token := payNow(t, rdb)
 	if result != "receipt 1" || replayed || token <= first {
@@ -188,26 +142,27 @@ func TestKilledBetweenWorkAndRecord(t *testing.T) {
 	}
 }
 
-// A processor that is stopped beyond its lease, while another does the work:
-// its effect and its record come too late and are refused.
-func TestStoppedBeyondItsLease(t *testing.T) {
+// A process is stopped beyond its lease while another one does the work. Its late effect
+// and its late record are refused.
+func TestProcessStoppedBeyondItsLeaseIsRefused(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t)
 	rdb := r.Client()
 	p := startProcessor(t, r.Addr)
-	first := p.token()
-	p.signal(syscall.SIGSTOP)
+	first := token(t, p)
+	p.Stop()
 
 	result, replayed, token := payNow(t, rdb)
 	if result != "receipt 1" || replayed || token <= first {
-		t.Errorf("while it is stopped: %q, replayed %t, token %d after %d", result, replayed, token, first)
+		t.Errorf("while the first process is stopped: %q, replayed %t, token %d after %d", result, replayed, token, first)
 	}
-	p.signal(syscall.SIGCONT)
-	p.goOn()
-	if effect := p.says("effect"); effect != "fenced <nil>" {
+	p.Continue()
+	p.Send("")
+	if effect := p.Expect("effect"); effect != "fenced <nil>" {
 		t.Errorf("the late effect: %s", effect)
 	}
-	p.goOn()
-	if done := p.says("done"); done != "fenced false "+ErrSuperseded.Error() {
+	p.Send("")
+	if done := p.Expect("done"); done != "fenced false "+ErrSuperseded.Error() {
 		t.Errorf("the late record: %s", done)
 	}
 	if guarded, _ := effects(t, rdb); guarded != 1 {

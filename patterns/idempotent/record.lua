@@ -1,9 +1,9 @@
 -- Records an attempt's result, unless a later attempt has the claim.
 --
 -- KEYS  1 the request's record (keys.go)
--- ARGV  1 the attempt's token   2 result   3 how long it is kept, ms
--- Returns 'recorded'; 'superseded' if a later attempt has the claim; 'gone' if
--- Redis has forgotten the claim.
+-- ARGV  1 the attempt's token   2 result   3 lifetime of the record, ms
+-- Returns 'recorded'; 'superseded' if a later attempt has the claim; 'gone' if the
+-- record no longer exists.
 local token = redis.call('HGET', KEYS[1], 'token')
 if not token then
   return 'gone'

@@ -1,9 +1,9 @@
--- Extends an attempt's lease, or gives it up.
+-- Extends an attempt's lease, or releases its claim.
 --
 -- KEYS  1 the request's record (keys.go)
--- ARGV  1 the attempt's token   2 lease from now, ms; 0 gives up
---       3 how long the record is kept, ms
--- Returns 1; 0 if the claim is another attempt's, or gone.
+-- ARGV  1 the attempt's token   2 lease from now, ms; 0 releases the claim
+--       3 lifetime of the record, ms
+-- Returns 1; 0 if another attempt has the claim, or the record is gone.
 local call = redis.call
 if call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 0
