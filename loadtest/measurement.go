@@ -27,20 +27,19 @@ type measurement struct {
 
 // execute does all runs, prints the result and writes the reports.
 func (m *measurement) execute(ctx context.Context, line commandLine) error {
-	flags := m.loadFlags.withDefaults(m.defaults)
-	o, err := flags.options()
-	if err != nil {
+	flags := m.loadFlags.withDefaults(m.defaults, m.spec.runs)
+	if err := flags.check(); err != nil {
 		return err
 	}
-	if m.Confine && m.Target != "" {
+	if m.Confine && m.URL != "" {
 		return fmt.Errorf("%w: --confine needs a server that loadtest starts, not --target", errUsage)
 	}
 	if m.Hold {
-		o.Hold = awaitCommand
+		flags.Options.Hold = awaitCommand
 	}
 	began := time.Now()
 	pr := newProgress(os.Stderr, m.Quiet)
-	runs, server, err := m.runs(ctx, pr, flags.Runs, o)
+	runs, server, err := m.doRuns(ctx, pr, flags.Runs, flags.Options)
 	pr.close()
 	if err != nil {
 		return err
@@ -61,8 +60,8 @@ func (m *measurement) execute(ctx context.Context, line commandLine) error {
 	return nil
 }
 
-// runs does n runs, each on a new server unless --target names one.
-func (m *measurement) runs(ctx context.Context, pr *progress, n int, o scenario.Options) (runs []*measure.Run, server string, err error) {
+// doRuns does n runs, each on a new server unless --target names one.
+func (m *measurement) doRuns(ctx context.Context, pr *progress, n int, o scenario.Options) (runs []*measure.Run, server string, err error) {
 	b := &target.Builder{}
 	defer b.Close()
 	for i := range n {
@@ -104,8 +103,8 @@ func (m *measurement) one(ctx context.Context, pr *progress, b *target.Builder, 
 }
 
 func (m *measurement) server(ctx context.Context, b *target.Builder) (*target.Server, error) {
-	if m.Target != "" {
-		s, err := target.Connect(m.existing())
+	if m.URL != "" {
+		s, err := target.Connect(m.Existing)
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errUsage, err)
 		}

@@ -24,7 +24,8 @@ type scenarioCmd struct {
 // spec describes a scenario.
 type spec struct {
 	run         func(context.Context, *scenario.Env, scenario.Options) (*measure.Run, error)
-	defaults    loadFlags
+	defaults    scenario.Options
+	runs        int      // default 3
 	gateway     []string // further flags of a gateway started for it
 	twoGateways bool     // publish on one gateway, open the sockets on a second one
 }
@@ -34,15 +35,15 @@ const anySockets = "--max-connections-per-user=0"
 
 // specs holds the scenarios by the name of their command.
 var specs = map[string]spec{
-	"idle":    {run: scenario.Idle, defaults: loadFlags{Connections: 15000, Duration: time.Minute, Runs: 1, Publishers: 16}},
+	"idle":    {run: scenario.Idle, defaults: scenario.Options{Connections: 15000, Duration: time.Minute, Publishers: 16}, runs: 1},
 	"connect": {run: scenario.Connect},
 	"publish": {run: scenario.Publish},
 	"redis":   {run: scenario.Redis},
 	"fanout":  {run: scenario.Fanout, gateway: []string{anySockets}},
-	"mix":     {run: scenario.Mix, defaults: loadFlags{Rate: 1000, Duration: 15 * time.Second, Publishers: 64}},
-	"storm":   {run: scenario.Storm, defaults: loadFlags{Concurrency: 512}},
-	"soak":    {run: scenario.Soak, defaults: loadFlags{Duration: 10 * time.Minute, WarmUp: 5 * time.Second, Runs: 1, Publishers: 64}},
-	"slow":    {run: scenario.Slow, defaults: loadFlags{Users: 20, Message: 4096, Rate: 1000, Duration: 20 * time.Second, Runs: 1, Publishers: 64}},
+	"mix":     {run: scenario.Mix, defaults: scenario.Options{Rate: 1000, Duration: 15 * time.Second, Publishers: 64}},
+	"storm":   {run: scenario.Storm, defaults: scenario.Options{Concurrency: 512}},
+	"soak":    {run: scenario.Soak, defaults: scenario.Options{Duration: 10 * time.Minute, WarmUp: 5 * time.Second, Publishers: 64}, runs: 1},
+	"slow":    {run: scenario.Slow, defaults: scenario.Options{Users: 20, Message: 4096, Rate: 1000, Duration: 20 * time.Second, Publishers: 64}, runs: 1},
 }
 
 // Run is called by kong.

@@ -28,7 +28,7 @@ type Caller struct {
 	buf   []byte
 	work  *job
 
-	answered, sent atomic.Int64
+	sent atomic.Int64
 }
 
 // NewCaller returns a caller with n connections, which it opens on first use. The
@@ -120,9 +120,6 @@ func (c *Caller) Do(ctx context.Context, w Work) Answers {
 
 // Sent counts the requests of all Do calls.
 func (c *Caller) Sent() int64 { return c.sent.Load() }
-
-// Answered counts the responses of all Do calls, with any status.
-func (c *Caller) Answered() int64 { return c.answered.Load() }
 
 // Close closes the connections.
 func (c *Caller) Close() {
@@ -259,7 +256,6 @@ func (c *Caller) begin(k *call, i int, due, now time.Duration) {
 func (c *Caller) answer(k *call, r wire.Response) {
 	w := c.work
 	k.busy = false
-	c.answered.Add(1)
 	w.inFlight--
 	now := loop.Now()
 	w.a.Latency.Record(now - k.due)

@@ -148,7 +148,7 @@ func TestFormat(t *testing.T) {
 		want string
 	}{
 		{Seconds, 0, "0"}, {Seconds, 53e-9, "53 ns"}, {Seconds, 5.26e-6, "5.3 µs"}, {Seconds, 177e-6, "177 µs"}, {Seconds, 0.0123, "12.3 ms"},
-		{Seconds, 61.2, "61.2 s"}, {Bytes, 490, "490 B"}, {Bytes, 5530, "5.4 KiB"}, {Bytes, 300 << 20, "300 MiB"}, {PerSecond, 12345.6, "12,346/s"},
+		{Seconds, 61.2, "61.2 s"}, {Bytes, 490, "490 B"}, {Bytes, 5530, "5.4 KiB"}, {Bytes, 300 << 20, "300 MiB"}, {Bytes, 24 << 30, "24 GiB"}, {PerSecond, 12345.6, "12,346/s"},
 		{PerSecond, 1e6, "1,000,000/s"}, {Share, 0.123, "12.3 %"}, {Times, 0.2, "0.20×"}, {Cores, 1.5, "1.50 cores"}, {Plain, 0, "0"},
 		{Plain, 999, "999"}, {Plain, -1234, "-1,234"}, {Plain, 1.04, "1.04"},
 	} {

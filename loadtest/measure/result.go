@@ -66,8 +66,10 @@ func formatBytes(v float64) string {
 		return fmt.Sprintf("%.0f B", v)
 	case a < 1<<20:
 		return fmt.Sprintf("%.3g KiB", v/(1<<10))
+	case a < 10<<30:
+		return fmt.Sprintf("%.4g MiB", v/(1<<20))
 	}
-	return fmt.Sprintf("%.4g MiB", v/(1<<20))
+	return fmt.Sprintf("%.3g GiB", v/(1<<30))
 }
 
 // digits formats a number with separators of thousands.

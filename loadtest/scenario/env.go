@@ -22,25 +22,26 @@ import (
 	"herald/loadtest/wire"
 )
 
-// Options of a scenario. It ignores those it does not use.
+// Options of a scenario, with their command-line flags. A scenario ignores those it
+// does not use.
 type Options struct {
-	Users       int           // to publish to, one socket each
-	Connections int           // sockets (idle, connect, fanout, storm)
-	Publishers  int           // HTTP connections that publish
-	Message     int           // bytes in a message
-	Rate        float64       // per second; 0: as many as possible
-	WarmUp      time.Duration // before the measurement
-	Duration    time.Duration // of the measurement
-	Concurrency int           // sockets connecting at the same time
-	InFlight    int           // broadcasts in flight
-	Window      int           // messages in flight from Redis to the sockets
-	Churn       float64       // sockets per second that drop and resume
-	Slow        int           // sockets that stop reading
-	Loops       int           // receiving threads; default one per four cores
+	Users       int           `group:"Load" placeholder:"N" help:"Users to publish to, with one socket each."`
+	Connections int           `group:"Load" placeholder:"N" help:"Sockets (idle, connect, fanout, storm)."`
+	Publishers  int           `group:"Load" placeholder:"N" help:"HTTP connections that publish."`
+	Message     int           `group:"Load" placeholder:"BYTES" help:"Size of a message (default 200)."`
+	Rate        float64       `group:"Load" placeholder:"N" help:"Requests or connects per second on an open-loop schedule (default: as many as possible)."`
+	WarmUp      time.Duration `group:"Load" placeholder:"TIME" help:"Warm-up before the measurement."`
+	Duration    time.Duration `group:"Load" placeholder:"TIME" help:"Duration of the measurement in each run."`
+	Concurrency int           `group:"Load" placeholder:"N" help:"Sockets that may be connecting at the same time."`
+	InFlight    int           `group:"Load" placeholder:"N" help:"Broadcasts in flight (fanout)."`
+	Window      int           `group:"Load" placeholder:"N" help:"Messages in flight from Redis to the sockets (redis)."`
+	Churn       float64       `group:"Load" placeholder:"N" help:"Sockets per second that drop and resume (mix, soak)."`
+	Slow        int           `group:"Load" placeholder:"N" help:"Sockets that stop reading (slow)."`
+	Loops       int           `group:"Load" placeholder:"N" help:"Receiving threads (default: one per four cores)."`
 
 	// Hold is called before idle sockets are measured, when they are open and used.
 	// Optional.
-	Hold func(context.Context) error
+	Hold func(context.Context) error `kong:"-"`
 }
 
 // Env is a server with the event loops that a scenario needs.

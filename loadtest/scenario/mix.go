@@ -39,7 +39,7 @@ func (st *Env) mix(ctx context.Context, run *measure.Run, c *clients.Set, o Opti
 		return err
 	}
 	defer caller.Close()
-	m := &mixed{stage: st, set: c, o: o}
+	m := &mixed{env: st, set: c, o: o}
 	m.churn.latency = &latencies{h: measure.NewHistogram()}
 	work := clients.Work{Request: m.requests(), Answer: m.answered, Schedule: measure.Schedule{PerSecond: o.Rate}, For: o.WarmUp}
 	st.phase("warming up", o.WarmUp)
@@ -92,7 +92,7 @@ func withGoroutines(ctx context.Context, s *target.Server, counts func() measure
 
 // mixed is a mix in progress.
 type mixed struct {
-	stage    *Env
+	env      *Env
 	set      *clients.Set
 	o        Options
 	accepted atomic.Int64 // notifications accepted by the server
@@ -107,9 +107,9 @@ type mixed struct {
 
 // requests returns single notifications, and batches if the server supports them.
 func (m *mixed) requests() func([]byte, int, time.Duration) []byte {
-	server := m.stage.Server
-	anyone := m.stage.anyOf(m.o.Users)
-	single := m.stage.publication(m.o.Message, anyone)
+	server := m.env.Server
+	anyone := m.env.anyOf(m.o.Users)
+	single := m.env.publication(m.o.Message, anyone)
 	if server.Batch(nil, nil, nil) != nil {
 		m.batch = min(batchSize, m.o.Users)
 	}
@@ -169,7 +169,7 @@ func (m *mixed) reconnect(ctx context.Context, n int) {
 	if n == 0 {
 		return
 	}
-	if text := m.stage.receiver().SendText(); text != nil {
+	if text := m.env.receiver().SendText(); text != nil {
 		m.set.Some(n, func(s *clients.Socket) { s.SendText(text) })
 	}
 	since := map[int]int64{}

@@ -42,7 +42,7 @@ const (
 
 // observation measures the cost of one phase.
 type observation struct {
-	stage   *Env
+	env     *Env
 	usage   func() (measure.Usage, error)
 	samples func() []measure.Sample
 	loads   []loop.Load
@@ -51,7 +51,7 @@ type observation struct {
 // observe starts to measure the delivering server, Redis and this process.
 func (st *Env) observe(every time.Duration, counts func() measure.Counts) (*observation, error) {
 	p := st.processes()
-	o := &observation{stage: st}
+	o := &observation{env: st}
 	for _, l := range st.loops() {
 		o.loads = append(o.loads, l.Load())
 	}
@@ -104,7 +104,7 @@ func (o *observation) end(run *measure.Run, c cost, events int64) error {
 	}
 	s := u.Wall.Seconds()
 	run.Add(Rate, measure.PerSecond, float64(events)/s)
-	p := o.stage.processes()
+	p := o.env.processes()
 	if events > 0 && len(p.Server) > 0 {
 		run.Add(c.server, measure.Seconds, u.Server.Total.Seconds()/float64(events))
 	}
@@ -140,7 +140,7 @@ const (
 // server limited the result.
 func (o *observation) addNotes(run *measure.Run, u measure.Usage) {
 	computed, busy := 0.0, 0.0
-	for i, l := range o.stage.loops() {
+	for i, l := range o.env.loops() {
 		load := l.Load().Minus(o.loads[i])
 		computed, busy = max(computed, share(load.CPU, load.Of)), max(busy, share(load.Busy, load.Of))
 	}
@@ -162,13 +162,13 @@ func (o *observation) addNotes(run *measure.Run, u measure.Usage) {
 		run.Note("Other programs were using this machine: the server would be faster without them.")
 	}
 	ours := own + (u.Server.Total+u.Redis.Total).Seconds()/wall
-	if ours+others >= saturated*float64(o.stage.cores()) {
+	if ours+others >= saturated*float64(o.env.cores()) {
 		run.Note("All cores were in use, some by the load generator: the server would be faster on a separate machine.")
 	}
 }
 
 // local reports whether the server is known to run on this machine.
-func (o *observation) local() bool { return len(o.stage.processes().Server) > 0 }
+func (o *observation) local() bool { return len(o.env.processes().Server) > 0 }
 
 // addSendDelay adds the delay of the load generator itself, and a note if it
 // affects the latencies.

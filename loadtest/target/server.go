@@ -90,14 +90,15 @@ func (k Kind) dialect(key string) (Dialect, error) {
 	return nil, fmt.Errorf("no such kind of server: %q", k)
 }
 
-// Existing describes a running gateway.
+// Existing describes a running gateway, with the command-line flags. CPU and memory of
+// a process without a PID are not measured.
 type Existing struct {
-	URL      string // http://host:port
-	PID      int    // of the server on this machine; 0: its CPU and memory are not measured
-	RedisURL string // redis://host:port; "": Redis is not published to
-	RedisPID int    // 0: its CPU is not measured
-	AdminURL string // admin listener; "": unknown
-	Key      string // API key
+	URL      string `group:"Server" name:"target" placeholder:"URL" help:"Measure this running gateway instead: http://host:port."`
+	PID      int    `group:"Server" name:"pid" placeholder:"N" help:"Process of --target on this machine; its child processes count too."`
+	RedisURL string `group:"Server" name:"redis" placeholder:"URL" help:"Redis of --target: redis://host:port."`
+	RedisPID int    `group:"Server" name:"redis-pid" placeholder:"N" help:"Process of that Redis on this machine."`
+	AdminURL string `group:"Server" name:"admin" placeholder:"URL" help:"Admin listener of --target, to count goroutines: http://host:port."`
+	Key      string `group:"Server" name:"api-key" placeholder:"SECRET" help:"API key of --target, for publishing and creating sessions."`
 }
 
 // Connect returns a Server for a running gateway.

@@ -75,20 +75,11 @@ func header(head []byte, name string) ([]byte, bool) {
 			return nil, false
 		}
 		head = head[i+1:]
-		if len(head) > len(name) && head[len(name)] == ':' && equalFold(head[:len(name)], name) {
+		if len(head) > len(name) && head[len(name)] == ':' && bytes.EqualFold(head[:len(name)], []byte(name)) {
 			line, _, _ := bytes.Cut(head[len(name)+1:], []byte("\r"))
 			return bytes.TrimSpace(line), true
 		}
 	}
-}
-
-func equalFold(b []byte, lower string) bool {
-	for i := range b {
-		if b[i]|0x20 != lower[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // number parses up to nine digits.
