@@ -51,7 +51,9 @@ func (c *Cork) Deliver(userID string, m notify.Frame) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if m.ID == 0 {
-		h.sendEphemeralLocked(c, u, m)
+		if !h.sendLocked(c, u, ephemeral, m) {
+			h.stats.shed.Add(1)
+		}
 		return
 	}
 	if m.ID <= u.seen && m.ID <= u.last {

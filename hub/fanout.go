@@ -6,137 +6,217 @@ import (
 	"herald/notify"
 )
 
-// A user with many sockets is served beside whoever delivers, who must not be
-// kept: thousands of writes take tens of milliseconds. What is announced meanwhile
-// waits, and then goes out together, in one write to each socket.
+// fanout is what waits to be sent to one user's sockets, and the state of the
+// goroutine that sends it. A user has one while a repair is sent, or while
+// messages go out to fanMin sockets or more: thousands of writes take tens of
+// milliseconds, for which Deliver, and so the subscription, must not wait.
 //
-//	deliver 7: fan out 7, in chunks; user.mu is free between them
-//	deliver 8, 9: wait
-//	          7 has been written to all: 8 and 9 are one piece, fan it out
+// The goroutine holds user.mu only to decide what each socket of a chunk is sent.
+// It writes without the lock, and what arrives meanwhile is joined to one write
+// for each socket:
 //
-// Where a socket stands decides what it is sent, as in appendLocked, so sockets
-// may go live, leave and join in between. Whoever moves the live sockets on by
-// other means calls settleLocked first, so that nothing overtakes what waits here.
+//	Deliver 7           fan: lock, 7 for sockets 1…64, unlock, write them
+//	Deliver 8, 9: wait  fan: lock, 7 for sockets 65…100, unlock, write them
+//	                    fan: lock, 8 and 9 as one piece for sockets 1…64, …
+//
+// While user.fan is set, only its goroutine sends the user's live sockets
+// anything that has an order, so nothing overtakes what waits. Socket.last
+// decides what a socket is sent, so sockets may go live, leave and join meanwhile.
 type fanout struct {
 	// Guarded by user.mu.
-	waiting []notify.Frame
+	waiting []work
 	bytes   int // of waiting
+
+	// Owned by the fanout's goroutine.
 	batch   batch
 	sockets []*Socket // the user's when the batch was begun
-	next    int       // the first of them that has not been served
+	next    int       // index in sockets of the first that was not served
+	writes  []write   // what the current chunk is sent
 }
 
 const (
-	fanMin   = 64       // sockets of a user who is served like this
-	fanChunk = 64       // sockets served before user.mu is given up
-	fanPiece = 64 << 10 // bytes, about, of a batch
-	fanMost  = 4 << 20  // bytes that may wait: what goes beyond is read from the log
+	fanMin   = 64       // sockets from which on a user's messages go through a fanout
+	fanChunk = 64       // sockets served each time that user.mu is taken
+	fanPiece = 64 << 10 // bytes after which a batch takes no further message
+	fanMost  = 4 << 20  // bytes after which no further message may wait
 )
 
-// batch is messages of one kind, all stored or none, as they are sent.
+// kind is what a message is for the sockets of its user.
+type kind uint8
+
+const (
+	entry     kind = iota // stored: for live sockets that don't have it
+	ephemeral             // not stored: for sockets that got their hello
+	gap                   // live sockets that lack what precedes the message get a gap frame
+	skip                  // expired: moves live sockets on and sends nothing
+	lost                  // nothing retained up to its id: a gap frame that moves live sockets on
+	mark                  // for no socket: what came before has been written
+)
+
+type work struct {
+	kind    kind
+	message notify.Frame
+	reached chan struct{} // closed when a mark's turn has come; nil for the other kinds
+}
+
+type write struct {
+	socket *Socket
+	bytes  []byte
+}
+
+// batch is messages of one kind that are sent together.
 type batch struct {
+	kind     kind
 	messages []notify.Frame
 	joined   encodings
 }
 
-func (b *batch) stored() bool { return b.messages[0].ID != 0 }
-
-// of returns all messages of the batch as one piece.
-func (b *batch) of(w Framing) []byte { return b.joined.of(w, b.messages...) }
-
 // fansLocked reports whether what is sent to u has to go through a fanout.
 func (h *Hub) fansLocked(u *user) bool { return u.fan != nil || len(u.sockets) >= h.fanMin }
 
-// fanLocked has m sent to u's sockets; false if there is no room for it.
-func (h *Hub) fanLocked(u *user, m notify.Frame) bool {
+// fanoutLocked returns u's fanout and starts it if there is none. The caller must
+// add work before it releases user.mu.
+func (h *Hub) fanoutLocked(u *user) *fanout {
 	if u.fan == nil {
-		u.fan = &fanout{}
-		h.fans.Go(func() { h.fan(u) })
+		u.fan = &fanout{writes: make([]write, 0, fanChunk)}
+		h.fans.Go(func() {
+			for h.fanStep(u, fanChunk) {
+			}
+		})
 	}
-	f := u.fan
-	if f.bytes > fanMost {
-		return false
-	}
-	m.JSON = strings.Clone(m.JSON) // whoever delivers keeps it only that long
-	f.waiting = append(f.waiting, m)
+	return u.fan
+}
+
+func (f *fanout) addLocked(k kind, m notify.Frame) {
+	f.waiting = append(f.waiting, work{kind: k, message: m})
 	f.bytes += len(m.JSON)
+}
+
+// sendLocked sends m to u's sockets, corked by c unless that is nil. It returns
+// false, and sends nothing, if m has bytes and too many wait already. The caller
+// may reuse the memory of m.JSON afterwards.
+func (h *Hub) sendLocked(c *Cork, u *user, k kind, m notify.Frame) bool {
+	if h.fansLocked(u) {
+		f := h.fanoutLocked(u)
+		if f.bytes > fanMost && m.JSON != "" {
+			return false
+		}
+		m.JSON = strings.Clone(m.JSON)
+		f.addLocked(k, m)
+		return true
+	}
+	var joined encodings
+	one := [1]notify.Frame{m}
+	delivered := 0
+	for _, s := range u.sockets {
+		p, n := s.nextLocked(k, one[:], &joined)
+		if p != nil {
+			s.sendCorked(c, p)
+		}
+		delivered += n
+	}
+	h.stats.delivered.Add(uint64(delivered))
 	return true
 }
 
-// fan serves u until nothing waits.
-func (h *Hub) fan(u *user) {
-	for more := true; more; {
-		u.mu.Lock()
-		more = h.fanSomeLocked(u, fanChunk)
+// awaitFanout returns when all that waited for u's sockets has been written to
+// their transports or queues.
+func (h *Hub) awaitFanout(u *user) {
+	u.mu.Lock()
+	if u.fan == nil {
 		u.mu.Unlock()
+		return
 	}
+	reached := make(chan struct{})
+	u.fan.waiting = append(u.fan.waiting, work{kind: mark, reached: reached})
+	u.mu.Unlock()
+	<-reached
 }
 
-// settleLocked sends everything that waits for u's sockets.
-func (h *Hub) settleLocked(u *user) {
-	for h.fanSomeLocked(u, fanChunk) {
-	}
-}
-
-// fanSomeLocked serves the next n sockets; false when nothing waits.
-func (h *Hub) fanSomeLocked(u *user, n int) (more bool) {
+// fanStep serves the next n sockets. It returns false when nothing waits; then u
+// has no fanout any more.
+func (h *Hub) fanStep(u *user, n int) (more bool) {
+	u.mu.Lock()
 	f := u.fan
-	if f == nil {
-		return false
-	}
-	if f.next == len(f.sockets) && !f.beginLocked(u) {
+	if f == nil || f.next == len(f.sockets) && !f.beginLocked(u, min(fanPiece, h.o.QueueBytes/4)) {
 		u.fan = nil
+		u.mu.Unlock()
 		return false
 	}
-	for _, s := range f.sockets[f.next:min(f.next+n, len(f.sockets))] {
-		h.serveLocked(s, &f.batch)
-		f.next++
+	b, chunk := &f.batch, f.sockets[f.next:min(f.next+n, len(f.sockets))]
+	delivered := 0
+	for _, s := range chunk {
+		p, n := s.nextLocked(b.kind, b.messages, &b.joined)
+		if p != nil {
+			f.writes = append(f.writes, write{s, p})
+		}
+		delivered += n
 	}
+	f.next += len(chunk)
+	u.mu.Unlock()
+	h.stats.delivered.Add(uint64(delivered))
+	for _, w := range f.writes {
+		w.socket.send(w.bytes)
+	}
+	clear(f.writes)
+	f.writes = f.writes[:0]
 	return true
 }
 
-// beginLocked begins the next batch; false if nothing waits.
-func (f *fanout) beginLocked(u *user) bool {
+// beginLocked begins the next batch, of about most bytes; false if nothing waits.
+// All earlier batches have been written.
+func (f *fanout) beginLocked(u *user, most int) bool {
+	for len(f.waiting) > 0 && f.waiting[0].kind == mark {
+		close(f.waiting[0].reached)
+		f.waiting = f.waiting[1:]
+	}
 	if len(f.waiting) == 0 {
 		return false
 	}
-	stored, bytes, n := f.waiting[0].ID != 0, 0, 0
-	for n < len(f.waiting) && bytes < fanPiece && (f.waiting[n].ID != 0) == stored {
-		bytes += len(f.waiting[n].JSON)
+	f.batch = batch{kind: f.waiting[0].kind, messages: f.batch.messages[:0]}
+	joins := f.batch.kind == entry || f.batch.kind == ephemeral
+	n, bytes := 0, 0
+	for n < len(f.waiting) && f.waiting[n].kind == f.batch.kind && (n == 0 || joins && bytes < most) {
+		f.batch.messages = append(f.batch.messages, f.waiting[n].message)
+		bytes += len(f.waiting[n].message.JSON)
 		n++
 	}
-	f.batch = batch{messages: f.waiting[:n:n]}
+	clear(f.waiting[:n])
 	f.waiting = f.waiting[n:]
 	f.bytes -= bytes
 	f.sockets, f.next = append(f.sockets[:0], u.sockets...), 0
 	return true
 }
 
-// serveLocked sends s what it wants of b.
-func (h *Hub) serveLocked(s *Socket, b *batch) {
-	if !b.stored() {
-		if !s.greeted {
-			s.missed = true
-			return
-		}
-		h.stats.delivered.Add(uint64(len(b.messages)))
-		s.send(b.of(s.framing))
-		return
+// nextLocked returns what s is sent of the messages, which are of one kind, nil for
+// nothing, and how many messages that delivers. It counts them as sent: the caller
+// must send them before anything else that has an order. joined are the encodings of
+// all the messages as one piece. Called with user.mu held.
+func (s *Socket) nextLocked(k kind, messages []notify.Frame, joined *encodings) (p []byte, delivered int) {
+	newest := &messages[len(messages)-1]
+	switch {
+	case k == ephemeral && !s.greeted:
+		s.missed = true
+		return nil, 0
+	case k == ephemeral:
+		return joined.of(s.framing, messages), len(messages)
+	case !s.live || s.last >= newest.ID || k == gap && s.last == newest.Prev:
+		return nil, 0
+	case k == gap:
+		return s.gapFrame(newest.ID), 0
+	case k == lost:
+		return s.lostFrame(newest.ID), 0
+	case k == skip:
+		s.last = newest.ID
+		return nil, 0
 	}
-	newest := b.messages[len(b.messages)-1].ID
-	if !s.live || s.last >= newest {
-		return
+	rest := messages
+	for rest[0].ID <= s.last { // s has read these from the log
+		rest = rest[1:]
 	}
-	if s.last < b.messages[0].ID {
-		h.stats.delivered.Add(uint64(len(b.messages)))
-		s.send(b.of(s.framing))
-	} else { // it has read some of them from the log
-		for _, m := range b.messages {
-			if m.ID > s.last {
-				h.stats.delivered.Add(1)
-				s.send(s.framing.Encode(m))
-			}
-		}
+	s.last = newest.ID
+	if len(rest) < len(messages) {
+		return join(s.framing, rest), len(rest)
 	}
-	s.last = newest
+	return joined.of(s.framing, messages), len(messages)
 }

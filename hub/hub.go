@@ -53,13 +53,14 @@ type Options struct {
 
 // Hub is the set of this process's sockets, sharded by user id.
 type Hub struct {
+	shards [shards]shard // first, so that each shard's fields are in one cache line
+
 	// Static after construction.
 	o      Options
 	seed   maphash.Seed
 	wheel  *wheel
 	fanMin int // sockets from which on a user is served by a fanout
 
-	shards  [shards]shard
 	sockets atomic.Int64 // joined and not yet left
 	stats   stats
 	revoked revocations
@@ -75,7 +76,7 @@ const shards = 64
 type shard struct {
 	mu    sync.RWMutex
 	users map[string]*user // guarded by mu
-	_     [24]byte         // a shard to a cache line
+	_     [32]byte         // pads a shard to a cache line, 64 bytes
 }
 
 // user is one user's sockets on this node.
@@ -151,47 +152,14 @@ func (h *Hub) behindLocked(u *user) {
 	}
 }
 
-// appendLocked sends the next stored notification to the live sockets, held back
-// by c unless that is nil; false if there are many, and no room for what they have
-// still to be sent.
+// appendLocked sends the next stored notification to the live sockets, corked by
+// c. It returns false, and sends nothing, if too much waits for them.
 func (h *Hub) appendLocked(c *Cork, u *user, m notify.Frame) bool {
-	fans := h.fansLocked(u)
-	if fans && !h.fanLocked(u, m) {
-		return false
+	sent := h.sendLocked(c, u, entry, m)
+	if sent {
+		u.last, u.seen = m.ID, max(u.seen, m.ID)
 	}
-	u.last, u.seen = m.ID, max(u.seen, m.ID)
-	if fans {
-		return true
-	}
-	var enc encodings
-	for _, s := range u.sockets {
-		if s.live && s.last < m.ID {
-			s.last = m.ID
-			h.stats.delivered.Add(1)
-			s.sendCorked(c, enc.of(s.framing, m))
-		}
-	}
-	return true
-}
-
-// sendEphemeralLocked sends what is not stored to the sockets that have been
-// greeted; the others note that they have missed something.
-func (h *Hub) sendEphemeralLocked(c *Cork, u *user, m notify.Frame) {
-	if h.fansLocked(u) {
-		if !h.fanLocked(u, m) {
-			h.stats.shed.Add(1)
-		}
-		return
-	}
-	var enc encodings
-	for _, s := range u.sockets {
-		if !s.greeted {
-			s.missed = true
-			continue
-		}
-		h.stats.delivered.Add(1)
-		s.sendCorked(c, enc.of(s.framing, m))
-	}
+	return sent
 }
 
 // encodings keeps the bytes of messages for the framings they were needed on: those
@@ -201,7 +169,7 @@ type encodings [2]struct {
 	bytes   []byte
 }
 
-func (e *encodings) of(w Framing, messages ...notify.Frame) []byte {
+func (e *encodings) of(w Framing, messages []notify.Frame) []byte {
 	for i := range e {
 		if e[i].framing == nil {
 			e[i].framing, e[i].bytes = w, join(w, messages)
@@ -237,52 +205,44 @@ func (h *Hub) Position(userID string) (_ notify.ID, ok bool) {
 }
 
 // Backfill sends what a repair read from the log, in order, to the live
-// sockets, with a gap frame wherever an entry doesn't continue what they have.
+// sockets, with a gap frame wherever an entry doesn't continue what they have. It
+// returns when all of it has been written or queued; Deliver does not wait for it.
 func (h *Hub) Backfill(userID string, entries []notify.Frame) {
 	u := h.user(userID)
 	if u == nil {
 		return
 	}
+	for len(entries) > 0 {
+		entries = h.backfill(u, entries)
+		h.awaitFanout(u)
+	}
+}
+
+// backfill gives u's fanout as many of the entries as may wait, and returns the
+// others.
+func (h *Hub) backfill(u *user, entries []notify.Frame) []notify.Frame {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, m := range entries {
+	for i, m := range entries {
 		if u.live == 0 || m.ID <= u.last {
 			continue
 		}
+		f := h.fanoutLocked(u)
+		if f.bytes > fanMost {
+			return entries[i:]
+		}
 		if m.Prev != u.last {
-			h.settleLocked(u)
-			h.gapLocked(u, m)
+			f.addLocked(gap, notify.Frame{ID: m.ID, Prev: m.Prev})
 		}
-		if m.JSON == "" { // expired: it counts for the chain only
-			h.settleLocked(u)
-			h.skipLocked(u, m.ID)
-			continue
+		if m.JSON == "" {
+			f.addLocked(skip, m)
+		} else {
+			f.addLocked(entry, m)
+			h.stats.repaired.Add(1)
 		}
-		h.stats.repaired.Add(1)
-		for !h.appendLocked(nil, u, m) {
-			h.settleLocked(u)
-		}
+		u.last, u.seen = m.ID, max(u.seen, m.ID)
 	}
-}
-
-// gapLocked tells the live sockets that what came before m cannot be had, each
-// by where it stands: some may have read further than the others.
-func (h *Hub) gapLocked(u *user, m notify.Frame) {
-	for _, s := range u.sockets {
-		if s.live && s.last < m.ID && s.last != m.Prev {
-			s.gap(m.ID)
-		}
-	}
-}
-
-// skipLocked moves the live sockets on without sending anything.
-func (h *Hub) skipLocked(u *user, id notify.ID) {
-	u.last, u.seen = id, max(u.seen, id)
-	for _, s := range u.sockets {
-		if s.live {
-			s.last = max(s.last, id)
-		}
-	}
+	return nil
 }
 
 func gapMessage(after, next notify.ID) notify.Frame {
@@ -316,12 +276,7 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 	}
 	u.repairing = false
 	if end := max(newest, target); u.live > 0 && u.last < end {
-		h.settleLocked(u)
-		for _, s := range u.sockets {
-			if s.live && s.last < end {
-				s.SendGap(end) // announced or counted, but no longer in the log
-			}
-		}
+		h.sendLocked(nil, u, lost, notify.Frame{ID: end})
 		u.last, u.seen = end, max(u.seen, end)
 	}
 	return true

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 
@@ -395,6 +397,52 @@ func TestJoinRefuses(t *testing.T) {
 	}
 }
 
+// Joins that race for the last places, of a node or of a user, get no more than these.
+func TestConcurrentJoinsRespectTheLimits(t *testing.T) {
+	for name, o := range map[string]Options{"node": {MaxSockets: 3, MaxPerUser: -1}, "user": {MaxPerUser: 3}} {
+		t.Run(name, func(t *testing.T) {
+			for range 500 {
+				h := New(o)
+				var joined atomic.Int64
+				var wg sync.WaitGroup
+				begin := make(chan struct{})
+				for i := range 16 {
+					user := "a"
+					if o.MaxSockets > 0 {
+						user = fmt.Sprint(i)
+					}
+					s := h.NewSocket(user, "", line, &sink{})
+					wg.Go(func() {
+						<-begin
+						if h.Join(s, time.Time{}) == nil {
+							joined.Add(1)
+						}
+					})
+				}
+				close(begin)
+				wg.Wait()
+				counted, _ := h.Count()
+				h.Close()
+				if joined.Load() != 3 || counted != 3 {
+					t.Fatalf("%d joined, %d counted, want 3", joined.Load(), counted)
+				}
+			}
+		})
+	}
+}
+
+// Two shards on one cache line would slow each other down on different processors.
+func TestAShardIsACacheLine(t *testing.T) {
+	const line = 64
+	if size := unsafe.Sizeof(shard{}); size != line {
+		t.Errorf("%d bytes", size)
+	}
+	used := unsafe.Offsetof(shard{}.users) + unsafe.Sizeof(shard{}.users)
+	if begin := uintptr(unsafe.Pointer(&newHub(t, Options{}).shards)) % line; begin+used > line {
+		t.Errorf("the first shard's fields begin at byte %d of a cache line", begin)
+	}
+}
+
 func TestRevokeClosesOnlyThatSession(t *testing.T) {
 	h := newHub(t, Options{})
 	open := func(session string) *pipe {
@@ -639,9 +687,7 @@ func BenchmarkDeliver(b *testing.B) {
 				cork.Deliver("a", notify.Frame{Event: "notification", ID: id + 1, Prev: id, JSON: frame})
 				cork.Uncork()
 				id++
-				u.mu.Lock()
-				h.settleLocked(u) // many sockets are served beside
-				u.mu.Unlock()
+				h.awaitFanout(u) // which serves many sockets
 			}
 		})
 	}

@@ -30,12 +30,14 @@ func (h *Hub) add(s *Socket, authenticated time.Time) error {
 	if s.Session != "" && h.revoked.since(s.Session, authenticated) {
 		return ErrRevoked
 	}
-	if h.Full() {
-		return ErrFull
-	}
 	u := sh.users[s.UserID]
-	if u != nil && h.o.MaxPerUser > 0 && len(u.sockets) >= h.o.MaxPerUser {
+	switch {
+	case h.Full():
+		return ErrFull
+	case u != nil && h.o.MaxPerUser > 0 && len(u.sockets) >= h.o.MaxPerUser:
 		return ErrTooMany
+	case !h.reserve():
+		return ErrFull
 	}
 	if u == nil {
 		u = &user{id: s.UserID}
@@ -45,9 +47,22 @@ func (h *Hub) add(s *Socket, authenticated time.Time) error {
 	u.sockets = append(u.sockets, s)
 	u.mu.Unlock()
 	s.user = u
-	h.sockets.Add(1)
 	h.wheel.schedule(&s.timer, time.Unix(0, s.pingAt))
 	return nil
+}
+
+// reserve counts one socket more unless the node is full. Other shards reserve at
+// the same time.
+func (h *Hub) reserve() bool {
+	for {
+		n := h.sockets.Load()
+		if h.fullAt(n) {
+			return false
+		}
+		if h.sockets.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // Leave takes s out of its user's sockets and ends its transport. It may be
@@ -80,20 +95,18 @@ func (h *Hub) remove(s *Socket) bool {
 	u.sockets[i] = u.sockets[len(u.sockets)-1]
 	u.sockets[len(u.sockets)-1] = nil
 	u.sockets = u.sockets[:len(u.sockets)-1]
-	s.left = true
-	if s.live {
-		s.live = false
-		u.live--
-	}
+	s.cutLocked()
 	if len(u.sockets) == 0 {
 		delete(sh.users, s.UserID)
 	}
 	return true
 }
 
-// Full reports whether the node holds as many sockets as it may.
-func (h *Hub) Full() bool {
-	return h.o.MaxSockets > 0 && h.sockets.Load() >= int64(h.o.MaxSockets)
+// Full reports whether the node holds as many sockets as Options.MaxSockets allows.
+func (h *Hub) Full() bool { return h.fullAt(h.sockets.Load()) }
+
+func (h *Hub) fullAt(sockets int64) bool {
+	return h.o.MaxSockets > 0 && sockets >= int64(h.o.MaxSockets)
 }
 
 // Draining reports whether Drain has begun.
@@ -106,7 +119,7 @@ func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	u := s.user
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.last, s.greeted = last, true
+	s.last, s.greeted = last, !s.cut
 	s.send(s.framing.Encode(notify.Frame{Event: "hello", ID: last, JSON: string(hello)}))
 	return s.missed
 }
@@ -121,7 +134,7 @@ func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 			continue
 		}
 		if m.Prev != s.last {
-			s.gap(m.ID)
+			s.send(s.gapFrame(m.ID))
 		}
 		s.last = m.ID
 		if m.JSON == "" { // expired: it counts for the chain only
@@ -140,22 +153,25 @@ func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 // that resumes s.
 func (s *Socket) Last() notify.ID { return s.last }
 
-// gap tells the client that what came between its last id and next cannot be
-// had here.
-func (s *Socket) gap(next notify.ID) {
+// gapFrame returns the gap frame that says that nothing between the client's last
+// id and next is retained.
+func (s *Socket) gapFrame(next notify.ID) []byte {
 	s.hub.stats.gaps.Add(1)
-	s.send(s.framing.Encode(gapMessage(s.last, next)))
+	return s.framing.Encode(gapMessage(s.last, next))
 }
 
-// SendGap tells the client that everything up to newest that it doesn't have is
-// lost, and moves its position there.
-func (s *Socket) SendGap(newest notify.ID) {
+// lostFrame returns the gap frame that says that nothing from the client's last id
+// up to newest is retained, and moves s to newest.
+func (s *Socket) lostFrame(newest notify.ID) []byte {
 	s.hub.stats.gaps.Add(1)
 	m := gapMessage(s.last, 0)
-	m.ID = newest
-	s.send(s.framing.Encode(m))
-	s.last = newest
+	m.ID, s.last = newest, newest
+	return s.framing.Encode(m)
 }
+
+// SendGap sends a gap frame for everything up to newest that the client doesn't
+// have, and moves its position there. Only for the goroutine that resumes s.
+func (s *Socket) SendGap(newest notify.ID) { s.send(s.lostFrame(newest)) }
 
 // GoLive makes s receive what is announced from now on. target is what Target
 // returned before the last read of the log began; GoLive returns false if more
@@ -179,8 +195,8 @@ func (s *Socket) GoLive(target notify.ID) bool {
 	u := s.user
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if s.left {
-		return true // nobody to be live for
+	if s.cut {
+		return true // it has left or is revoked
 	}
 	if u.seen > target {
 		return false

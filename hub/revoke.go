@@ -9,24 +9,34 @@ import (
 )
 
 // Revoke closes the user's sockets that were authenticated by one of the
-// sessions, with 4002, and refuses for a minute the joins that were
-// authenticated before.
+// sessions, with 4002. For at least a minute it also refuses joins that were
+// authenticated before. The sockets get nothing that is announced later. If there
+// are many, Revoke returns before they are closed.
 func (h *Hub) Revoke(userID string, sessions []string) {
 	sh := h.shard(userID)
-	sh.mu.Lock() // orders this against Join, which looks at revoked under the same lock
+	sh.mu.Lock() // a Join either sees revoked or is among the sockets below
 	h.revoked.add(sessions)
-	u := sh.users[userID]
 	sh.mu.Unlock()
-	if u == nil {
+	list := h.sessionSockets(userID, sessions, (*Socket).cutLocked)
+	if len(list) < h.fanMin {
+		revoke(list)
 		return
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, s := range u.sockets {
-		if s.Session != "" && slices.Contains(sessions, s.Session) {
-			s.Close(notify.CloseRevoked, 0)
-		}
+	h.fans.Go(func() { revoke(list) }) // the caller is the subscription, which must not wait
+}
+
+func revoke(sockets []*Socket) {
+	for _, s := range sockets {
+		s.Close(notify.CloseRevoked, 0)
 	}
+}
+
+// cutLocked excludes s from what is announced from now on. Called with user.mu held.
+func (s *Socket) cutLocked() {
+	if s.live {
+		s.user.live--
+	}
+	s.live, s.greeted, s.cut = false, false, true
 }
 
 // Sessions calls f with the sockets that a session authenticated, in groups of
@@ -42,15 +52,21 @@ func (h *Hub) Sessions(n int, f func([]*Socket) bool) {
 
 // OfSession returns the user's sockets that the session authenticated.
 func (h *Hub) OfSession(userID, session string) []*Socket {
+	return h.sessionSockets(userID, []string{session}, func(*Socket) {})
+}
+
+// sessionSockets calls locked with each of the user's sockets that one of the
+// sessions authenticated, and returns them.
+func (h *Hub) sessionSockets(userID string, sessions []string, locked func(*Socket)) (list []*Socket) {
 	u := h.user(userID)
 	if u == nil {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	var list []*Socket
 	for _, s := range u.sockets {
-		if s.Session == session {
+		if s.Session != "" && slices.Contains(sessions, s.Session) {
+			locked(s)
 			list = append(list, s)
 		}
 	}

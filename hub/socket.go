@@ -55,7 +55,7 @@ type Socket struct {
 	live    bool
 	greeted bool
 	missed  bool // something for it passed before it was greeted
-	left    bool // no longer among the user's sockets
+	cut     bool // has left or is revoked: is sent nothing announced later
 	last    notify.ID
 
 	mu     sync.Mutex
