@@ -161,6 +161,19 @@ func TestTable(t *testing.T) {
 	if !strings.Contains(b.String(), "2.00×") || strings.Count(b.String(), "Other programs") != 1 {
 		t.Errorf("%s", &b)
 	}
+	var cells []string // of the head and the first row
+	for _, l := range strings.Split(b.String(), "\n")[2:4] {
+		cells = append(cells, strings.FieldsFunc(strings.ReplaceAll(l, "  ", "|"), func(r rune) bool { return r == '|' })...)
+	}
+	for i := range cells {
+		cells[i] = strings.TrimSpace(cells[i])
+	}
+	if want := []string{
+		"Herald", "Node baseline, limiter", "nchan", "ratio", "goal",
+		"HTTP publish → socket, 32 publishers", "1,000/s", "2,000/s", "3,000/s", "0.50×", "≥ 4.50×, aim ≥ 6.50×", "✗",
+	}; !slices.Equal(cells, want) {
+		t.Errorf("the table begins with %q, want %q", cells, want)
+	}
 }
 
 func TestPlans(t *testing.T) {

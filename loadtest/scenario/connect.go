@@ -33,9 +33,9 @@ func (st *Env) connect(ctx context.Context, run *measure.Run, list []int, o Opti
 	if err != nil {
 		return nil, err
 	}
-	arrivals := clients.ConnectPlan{Users: list[:min(len(list), 1+len(list)/5)], Concurrency: o.Concurrency}
+	plan := clients.ConnectPlan{Users: list[:min(len(list), 1+len(list)/5)], Concurrency: o.Concurrency}
 	st.phase("connecting, warming up", 0)
-	if a := c.Connect(ctx, arrivals); a.Opened == 0 {
+	if a := c.Connect(ctx, plan); a.Opened == 0 {
 		return nil, fmt.Errorf("no socket could be opened: %w", a.Err)
 	}
 	c.Close()
@@ -43,13 +43,13 @@ func (st *Env) connect(ctx context.Context, run *measure.Run, list []int, o Opti
 		return nil, err
 	}
 
-	arrivals.Users, arrivals.Schedule = list, measure.Schedule{PerSecond: o.Rate}
+	plan.Users, plan.Schedule = list, measure.Schedule{PerSecond: o.Rate}
 	st.phase(fmt.Sprintf("connecting %d sockets", len(list)), time.Duration(len(list))*200*time.Microsecond)
 	ob, err := st.observe(100*time.Millisecond, func() measure.Counts { return measure.Counts{Connections: c.Open(), Received: c.Open()} })
 	if err != nil {
 		return nil, err
 	}
-	a := c.Connect(ctx, arrivals)
+	a := c.Connect(ctx, plan)
 	err = ob.end(run, perConnect, int64(a.Opened))
 	run.Latency(Connecting, a.Latency)
 	run.Add(Errors, measure.Plain, float64(a.Failed))

@@ -57,21 +57,10 @@ func (st *Env) fanout(ctx context.Context, run *measure.Run, c *clients.Set, b *
 	b.await(ctx, st.patience)
 
 	st.phase(what, o.Duration)
-	snap := st.snapshot(c)
-	ob, err := st.observe(st.interval(o.Duration), counts(c, caller))
-	if err != nil {
-		return err
-	}
-	recorded := c.Record()
 	whole := b.record()
 	work.For = o.Duration
-	a := caller.Do(ctx, work)
-	b.await(ctx, st.patience)
-	snap.await(ctx, int64(a.OK)*b.sockets)
-	addResponses(run, a, recorded())
+	err = st.deliver(ctx, run, st.snapshot(c), caller, work, b.sockets)
 	run.Latency(BroadcastTook, whole())
-	err = ob.end(run, perMessage, snap.got())
-	snap.close(run, int64(a.OK)*b.sockets)
 	return err
 }
 

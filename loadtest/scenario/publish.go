@@ -43,23 +43,31 @@ func (st *Env) publish(ctx context.Context, c *clients.Set, o Options) (*measure
 	if o.Publishers == 1 {
 		defer c.Sequential()()
 	}
-	snap := st.snapshot(c)
-	ob, err := st.observe(st.interval(o.Duration), counts(c, caller))
-	if err != nil {
-		return nil, err
-	}
-	recorded := c.Record()
-	work.For = o.Duration
-	a := caller.Do(ctx, work)
-	got := snap.await(ctx, int64(a.OK))
 	run := &measure.Run{}
-	addResponses(run, a, recorded())
-	err = ob.end(run, perMessage, got)
-	snap.close(run, int64(a.OK))
+	snap := st.snapshot(c)
+	work.For = o.Duration
+	err = st.deliver(ctx, run, snap, caller, work, 1)
 	if o.Publishers == 1 {
 		snap.order(run)
 	}
 	return run, err
+}
+
+// deliver sends the requests of w and measures their deliveries, of which each accepted
+// request causes perRequest.
+func (st *Env) deliver(ctx context.Context, run *measure.Run, snap snapshot, caller *clients.Caller, w clients.Work, perRequest int64) error {
+	ob, err := st.observe(st.interval(w.For), counts(snap.set, caller))
+	if err != nil {
+		return err
+	}
+	recorded := snap.set.Record()
+	a := caller.Do(ctx, w)
+	expected := int64(a.OK) * perRequest
+	got := snap.await(ctx, expected)
+	addResponses(run, a, recorded())
+	err = ob.end(run, perMessage, got)
+	snap.close(run, expected)
+	return err
 }
 
 func counts(c *clients.Set, caller *clients.Caller) func() measure.Counts {

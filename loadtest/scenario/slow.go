@@ -66,13 +66,8 @@ func (st *Env) publishToBoth(ctx context.Context, fast, slow *clients.Set, o Opt
 	var forSlow int64 // owned by the sender's thread
 	anyone := st.anyOf(o.Users)
 	st.phase(fmt.Sprintf("publishing %.0f/s", o.Rate), d)
-	ob, err := st.observe(st.interval(d), counts(fast, caller))
-	if err != nil {
-		return nil, err
-	}
-	snap := st.snapshot(fast)
-	recorded := fast.Record()
-	a := caller.Do(ctx, clients.Work{
+	run := &measure.Run{}
+	err = st.deliver(ctx, run, st.snapshot(fast), caller, clients.Work{
 		Schedule: measure.Schedule{PerSecond: o.Rate}, For: d,
 		Request: st.publication(o.Message, func() int {
 			user := anyone()
@@ -81,12 +76,7 @@ func (st *Env) publishToBoth(ctx context.Context, fast, slow *clients.Set, o Opt
 			}
 			return user
 		}),
-	})
-	got := snap.await(ctx, int64(a.OK))
-	run := &measure.Run{}
-	addResponses(run, a, recorded())
-	err = ob.end(run, perMessage, got)
-	snap.close(run, int64(a.OK))
+	}, 1)
 	run.Add(toSlow, measure.Plain, float64(forSlow))
 	return run, err
 }
