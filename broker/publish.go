@@ -16,6 +16,8 @@ type Receipt struct {
 	ID    notify.ID   // 0 if ephemeral or skipped
 	Nodes int         // subscriptions that Redis announced it to
 	Skip  notify.Skip // why it was not published; 0: it was
+
+	LeftOut bool // PublishTickets found no ticket for it; the other fields are zero
 }
 
 // Idempotency makes a publish happen once. The zero value means that each call
@@ -115,7 +117,10 @@ func receipts(n []int64) []Receipt {
 	list := make([]Receipt, len(n)/2)
 	for i := range list {
 		list[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
-		if skip := -n[2*i+1]; skip > 1 { // 1: its ticket is gone
+		switch skip := -n[2*i+1]; {
+		case skip == 1:
+			list[i].LeftOut, list[i].Nodes = true, 0
+		case skip > 1:
 			list[i].Skip, list[i].Nodes = notify.Skip(skip), 0
 		}
 	}

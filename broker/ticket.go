@@ -12,14 +12,14 @@ import (
 // wrote it; Field must not hold spaces.
 type Ticket struct{ Key, Field string }
 
-// PublishHeld publishes, as Publish does, those drafts whose ticket is still
-// there, and takes it away: whatever is repeated, whoever died in between, a
-// ticket is never good for two. There must be a ticket for each draft. Drafts
-// that were left out have a receipt with Nodes -1.
+// PublishTickets publishes, as Publish does, the drafts whose ticket still exists, and
+// removes the ticket in the same step: however often a call is repeated, a ticket
+// publishes once. Each draft needs a ticket. A draft without one has a receipt with
+// LeftOut set.
 //
-// After redisx.ErrUnavailable it may be repeated as it is, or in parts. It never waits
-// for replicas: one that takes over without the publish has the ticket still.
-func (b *Broker) PublishHeld(ctx context.Context, drafts []notify.Draft, tickets []Ticket) ([]Receipt, error) {
+// After redisx.ErrUnavailable the call may be repeated, whole or in parts. It never
+// waits for replicas: a replica that takes over without the publish still has the ticket.
+func (b *Broker) PublishTickets(ctx context.Context, drafts []notify.Draft, tickets []Ticket) ([]Receipt, error) {
 	if len(tickets) != len(drafts) {
 		return nil, fmt.Errorf("publish: %d tickets for %d notifications", len(tickets), len(drafts))
 	}

@@ -35,23 +35,23 @@ func TestTicketsAdmitOnce(t *testing.T) {
 		if err := rdb.HDel(t.Context(), "held:a", "x").Err(); err != nil {
 			t.Fatal(err)
 		}
-		r, err := b.PublishHeld(t.Context(), drafts, tickets)
-		if err != nil || r[0] != (Receipt{Nodes: -1}) || r[1] != (Receipt{}) || r[2].ID == 0 || r[2].Nodes != 0 {
+		r, err := b.PublishTickets(t.Context(), drafts, tickets)
+		if err != nil || r[0] != (Receipt{LeftOut: true}) || r[1] != (Receipt{}) || r[2].ID == 0 || r[2].Nodes != 0 {
 			t.Fatalf("receipts %+v, %v; want the first left out", r, err)
 		}
-		again, err := b.PublishHeld(t.Context(), drafts, tickets)
+		again, err := b.PublishTickets(t.Context(), drafts, tickets)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, r := range again {
-			if r != (Receipt{Nodes: -1}) {
+			if r != (Receipt{LeftOut: true}) {
 				t.Errorf("again: receipt %d is %+v", i, r)
 			}
 		}
 		if log := readAll(t, b, "a"); len(log) != 1 || log[0].ID != r[2].ID {
 			t.Errorf("log %+v", log)
 		}
-		if _, err := b.PublishHeld(t.Context(), drafts, tickets[:2]); err == nil {
+		if _, err := b.PublishTickets(t.Context(), drafts, tickets[:2]); err == nil {
 			t.Error("too few tickets were enough")
 		}
 	})
@@ -71,7 +71,7 @@ func TestTicketsAdmitOneOfManyPublishers(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, err := b.PublishHeld(t.Context(), drafts, tickets); err != nil {
+			if _, err := b.PublishTickets(t.Context(), drafts, tickets); err != nil {
 				t.Error(err)
 			}
 		})
@@ -95,11 +95,11 @@ func TestTicketsOutliveARefusedAppend(t *testing.T) {
 		}
 	}
 	memory("1")
-	if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
+	if _, err := b.PublishTickets(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Fatalf("without memory: %v", err)
 	}
 	memory("0")
-	if r, err := b.PublishHeld(t.Context(), drafts, tickets); err != nil || r[0].ID == 0 {
+	if r, err := b.PublishTickets(t.Context(), drafts, tickets); err != nil || r[0].ID == 0 {
 		t.Errorf("with memory again: %+v, %v", r, err)
 	}
 }
@@ -120,7 +120,7 @@ func TestTicketsBeforeARefusedOneAreGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := b.PublishHeld(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
+		if _, err := b.PublishTickets(t.Context(), drafts, tickets); !errors.Is(err, redisx.ErrUnavailable) {
 			t.Fatalf("published on a key of another type: %v", err)
 		}
 	}

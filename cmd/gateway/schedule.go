@@ -29,9 +29,9 @@ func (g *gateway) deliverDue(ctx context.Context, due []schedule.Due) (published
 	if wants := g.remote.recipients(); wants != nil {
 		wants.Mark(ctx, drafts)
 	}
-	receipts, err := g.broker.PublishHeld(ctx, drafts, tickets)
+	receipts, err := g.broker.PublishTickets(ctx, drafts, tickets)
 	for _, r := range receipts {
-		if r.Nodes >= 0 {
+		if !r.LeftOut {
 			published++
 		}
 	}
