@@ -14,29 +14,28 @@ import (
 	"herald/notify"
 )
 
-// Item is a notification to be scheduled.
+// Item is a notification to schedule.
 type Item struct {
 	Draft notify.Draft
 	When  notify.When
 }
 
-// Fence guards an Add that may be attempted several times: Key is a Redis hash
-// whose field token must be Token, else it is ErrFenced; the outcome is kept in
-// its field scheduled, in the same step, and is every later attempt's. The zero
-// value guards nothing.
+// Fence makes a repeated Add idempotent. Key is a Redis hash whose field "token" must
+// equal Token, or Add returns ErrFenced. Add stores the ids in the field "scheduled" in
+// the same step, and a later attempt returns them. The zero value guards nothing.
 type Fence struct {
 	Key   string
 	Token int64
 }
 
-// Placed is where a notification stands in the schedule.
+// Placed is a scheduled notification's id and time.
 type Placed struct {
 	ID string
-	At time.Time // when it is due: one whose time had passed, at once
+	At time.Time // when it is due; now, if its time had passed
 }
 
-// Add schedules the items, all or none, and returns where each stands, in order.
-// It fails with a *FullError, ErrFenced or redisx.ErrUnavailable.
+// Add schedules all items or none, and returns their ids and times in the same order. Its
+// errors are *FullError, ErrFenced and redisx.ErrUnavailable.
 func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, error) {
 	keys, whens, entries := packAll(items)
 	token := ""
@@ -44,7 +43,7 @@ func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, e
 		keys = append(keys, f.Key)
 		token = strconv.FormatInt(f.Token, 10)
 	}
-	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
+	for range 2 { // a refusal as late returns Redis's time, so the second deadline is right
 		v, err := s.runAdd(ctx, keys, whens, entries, token)
 		if err != nil {
 			return nil, redisx.Unavailable("schedule", err)
@@ -58,7 +57,7 @@ func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, e
 			return nil, &FullError{UserID: v[2], Most: s.o.MaxPerUser}
 		}
 	}
-	return nil, redisx.Unavailable("schedule", errors.New("refused as late by Redis's clock"))
+	return nil, redisx.Unavailable("schedule", errors.New("Redis refused the deadline twice"))
 }
 
 func packAll(items []Item) (keys []string, whens, entries []byte) {
@@ -80,7 +79,7 @@ func packAll(items []Item) (keys []string, whens, entries []byte) {
 	return keys, whens, entries
 }
 
-// runAdd runs the script and learns Redis's time from a refusal.
+// runAdd runs the script and learns Redis's time if it refuses the deadline.
 func (s *Scheduler) runAdd(ctx context.Context, keys []string, whens, entries []byte, token string) ([]string, error) {
 	deadline := int64(math.MaxInt64 >> 10)
 	if now, known := s.clock.now(); known {
@@ -112,7 +111,7 @@ func (s *Scheduler) evalAdd(ctx context.Context, keys []string, args ...any) ([]
 	ctx, cancel := context.WithTimeout(ctx, s.o.Budget+s.o.WaitTimeout)
 	defer cancel()
 	var script, wait *redis.Cmd
-	// WAIT counts the replicas that have all writes of its own connection.
+	// WAIT counts the replicas that have the writes of the same connection.
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		script = p.Eval(ctx, addSource, keys, args...)
 		wait = p.Do(ctx, "WAIT", s.o.WaitReplicas, s.o.WaitTimeout.Milliseconds())
@@ -122,12 +121,12 @@ func (s *Scheduler) evalAdd(ctx context.Context, keys []string, args ...any) ([]
 		return nil, err
 	}
 	if n, err := wait.Int(); err != nil || n < s.o.WaitReplicas {
-		return nil, errors.Join(fmt.Errorf("%d of %d replicas have it", n, s.o.WaitReplicas), err)
+		return nil, errors.Join(fmt.Errorf("%d of %d replicas acknowledged", n, s.o.WaitReplicas), err)
 	}
 	return script.StringSlice()
 }
 
-// placed reads the ids and has the worker look in time.
+// placed parses the ids and wakes the worker if one is due before its next poll.
 func (s *Scheduler) placed(ids []string, want int) ([]Placed, error) {
 	if len(ids) != want {
 		return nil, redisx.Unavailable("schedule", unexpected(len(ids)))

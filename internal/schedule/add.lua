@@ -1,18 +1,18 @@
--- Schedules one or many notifications, all or none, in one step.
+-- Schedules one or more notifications, all or none, in one step.
 --
--- KEYS  two for each notification: the hash of its user and the due zset of its
---       shard (keys.go); then the record of the request if ARGV[5] is not ''
--- ARGV  1 Redis time in ms after which this is refused: its publisher has given
---         up and answered 503
---       2 entries that a user may have
+-- KEYS  two for each notification: its user's hash and its shard's due zset
+--       (keys.go); then the record of the request if ARGV[5] is not ''
+-- ARGV  1 deadline by Redis's clock, Unix ms: after it the publisher has already
+--         answered 503, so the script refuses
+--       2 maximum entries of a user
 --       3 for each notification "<when>,<bytes of its entry>;"; when: Unix ms,
 --         or '+' and ms from now
---       4 the entries, one after another
---       5 '' or the token that the record's field token must hold. Then the ids
---         are kept in its field scheduled, and if they are there already, that is
---         the answer: an earlier attempt did it and did not live to tell
+--       4 the concatenated entries
+--       5 '' or the token that the record's field token must have. Then the ids
+--         are stored in its field scheduled. If it is set already, by an earlier
+--         attempt, those ids are returned and nothing is scheduled
 -- Returns {verdict, time in ms, id, id, …}. Verdicts: 'added', 'late', 'fenced',
--- 'full' (with the user instead of ids). A time that has passed is now.
+-- 'full' (with the user instead of ids). A past time becomes now.
 local call = redis.call
 local t = call('TIME')
 local micros = t[1] * 1000000 + t[2]
@@ -26,12 +26,12 @@ local answer = {'added', ts}
 local record, count = ARGV[5] ~= '' and KEYS[#KEYS], #KEYS
 if record then
   count = count - 1
-  local held = call('HMGET', record, 'token', 'scheduled')
-  if held[1] ~= ARGV[5] then
+  local stored = call('HMGET', record, 'token', 'scheduled')
+  if stored[1] ~= ARGV[5] then
     return {'fenced', ts}
   end
-  if held[2] then
-    for id in string.gmatch(held[2], '%S+') do
+  if stored[2] then
+    for id in string.gmatch(stored[2], '%S+') do
       answer[#answer + 1] = id
     end
     return answer
@@ -51,7 +51,7 @@ local k, from = 1, 1
 for after, when, size in string.gmatch(ARGV[3], '(%+?)(%d+),(%d+);') do
   local at = after == '+' and now + when or math.max(tonumber(when), now)
   local id
-  repeat -- what was accepted in the same µs, or before the clock went back
+  repeat -- the id is taken: accepted in the same µs, or before a clock step back
     id = string.format('%013d-%016d%03d-%s', at, micros, (k - 1) / 2, user(k))
     micros = micros + 1
   until call('HEXISTS', KEYS[k], id) == 0

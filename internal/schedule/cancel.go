@@ -6,9 +6,9 @@ import (
 	"herald/internal/redisx"
 )
 
-// Cancel takes an entry out of the schedule: it will not be delivered. It is
-// ErrNotFound if it is not there, or not any more. After redisx.ErrUnavailable it may
-// have been cancelled.
+// Cancel removes an entry, so that it is not delivered. It returns ErrNotFound if the
+// entry was delivered, cancelled or never scheduled. After redisx.ErrUnavailable the entry
+// may have been cancelled.
 func (s *Scheduler) Cancel(ctx context.Context, id string) error {
 	_, userID, ok := ParseID(id)
 	if !ok {

@@ -1,8 +1,8 @@
--- Takes an entry away: it will not be delivered.
+-- Removes an entry, so that it is not delivered. Uses only commands that Redis
+-- accepts when it is out of memory.
 --
--- KEYS  1 the hash of its user   2 the due zset of its shard
+-- KEYS  1 its user's hash   2 its shard's due zset
 -- ARGV  1 id
--- Returns 1; 0 if it was not there any more. Uses no command that Redis refuses
--- when it is out of memory.
+-- Returns 1; 0 if it was gone.
 redis.call('ZREM', KEYS[2], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])

@@ -1,12 +1,12 @@
--- Claims a shard for a node, or extends its claim, and returns what is due there.
--- A shard in which nothing is due is given up. Ids whose entries are gone,
--- because they were published, are removed on the way.
+-- Claims a shard for a node, or extends its claim, and returns the due entries. If
+-- nothing is due, it releases the claim. It removes due ids whose entries are gone,
+-- because they were published.
 --
 -- KEYS  1 the shard's lease   2 its due zset
--- ARGV  1 node   2 lease, ms   3 most entries   4 bytes of entries after which no
---       further one is added
--- Returns {time in ms, '1' if there is a lease, id, entry, id, entry, …};
--- {time, '0'} if another node has it.
+-- ARGV  1 node   2 lease, ms   3 maximum entries   4 bytes of entries after which
+--       none is added
+-- Returns {time in ms, '1' if claimed, id, entry, id, entry, …};
+-- {time, '0'} if another node has the claim.
 local call = redis.call
 local t = call('TIME')
 local now = string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))

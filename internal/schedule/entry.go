@@ -13,8 +13,8 @@ import (
 
 // Entry is one scheduled notification.
 type Entry struct {
-	// ID is "<when it is due, Unix ms>-<when it was accepted>-<user id>": it says
-	// where the entry is, and a user's ids sort in the order of delivery.
+	// ID is "<due, Unix ms>-<accepted, Unix µs and 3 digits>-<user id>". It locates the
+	// entry, and the ids of a user sort in the order of delivery.
 	ID    string
 	At    time.Time // when it is due
 	Draft notify.Draft
@@ -22,8 +22,8 @@ type Entry struct {
 
 var idForm = regexp.MustCompile(`^(\d{13})-\d{19}-(.*)$`)
 
-// ParseID returns when and for whom an id's notification is due. ok is false for
-// what is no id.
+// ParseID returns the due time and the user of an id. ok is false if the text is not an
+// id.
 func ParseID(id string) (at time.Time, userID string, ok bool) {
 	m := idForm.FindStringSubmatch(id)
 	if m == nil || !notify.ValidUserID(m[2]) {
@@ -33,8 +33,8 @@ func ParseID(id string) (at time.Time, userID string, ok bool) {
 	return time.UnixMilli(ms).UTC(), m[2], err == nil
 }
 
-// header is what an entry holds beside the message. Members may be added: nodes
-// ignore those they don't know.
+// header holds the fields of a draft except its message. Members may be added: older
+// nodes ignore them.
 type header struct {
 	Kind        string `json:"kind,omitempty"`
 	TTL         int64  `json:"ttl,omitempty"` // ms
@@ -47,7 +47,7 @@ type header struct {
 // appendPacked appends a draft as an entry of userKey: a line of JSON, then the
 // message byte for byte.
 func appendPacked(dst []byte, d *notify.Draft) []byte {
-	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent, d.Urgency}) // cannot fail
+	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent, d.Urgency}) // never fails
 	dst = append(append(dst, h...), '\n')
 	return append(dst, d.Message...)
 }

@@ -7,28 +7,26 @@ import (
 	"herald/internal/redisx"
 )
 
-// The Redis names of this room. claim.lua spells userKey too.
+// The Redis keys of this package. claim.lua builds userKey too.
 
-// userKey: hash; id → entry (pack), of everything that is scheduled for the
-// user. What is here is delivered once, and what is not, never: publishing and
-// cancelling both take the entry away. Lives as long as it holds something. {…}
-// is a hash tag: one user's keys share a slot.
+// userKey: hash; id → packed entry, of all notifications scheduled for the user. Only
+// entries in it are delivered; publishing and cancelling both remove them. Exists while
+// it has entries. {…} is a hash tag: one user's keys share a slot.
 func userKey(userID string) string { return redisx.UserKey(userID, "scheduled") }
 
-// dueKey: zset; id → Unix ms when it is due, of every entry of the shard's
-// users. An id whose entry is gone means nothing, and is removed when its time
-// comes. Lives as long as it holds something.
+// dueKey: zset; id → due time, Unix ms, of all entries of the shard's users. An id
+// without an entry is ignored, and removed when its time comes. Exists while it has ids.
 func dueKey(shard int) string { return "schedule:{" + strconv.Itoa(shard) + "}:due" }
 
-// leaseKey: string; the node that delivers what is due in the shard. Lives for
-// the lease.
+// leaseKey: string; the name of the node that delivers the shard. Lives for
+// Options.Lease.
 func leaseKey(shard int) string { return "schedule:{" + strconv.Itoa(shard) + "}:lease" }
 
-// shards is how many parts the schedule has: as many nodes can deliver at once.
-// All nodes must agree, so it is no option.
+// shards is the number of parts of the schedule, and so of nodes that can deliver at the
+// same time. It is not an option because all nodes must agree on it.
 const shards = 16
 
-// shardOf keeps one user's entries together, and so in order.
+// shardOf puts a user's entries into one shard, which keeps them in order.
 func shardOf(userID string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(userID)) // never fails

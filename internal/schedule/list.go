@@ -6,12 +6,11 @@ import (
 	"herald/internal/redisx"
 )
 
-// pageBytes bounds a page of List: an entry is added as long as those before it
-// are shorter together.
+// pageBytes limits a page of List: entries are added until their sum reaches it.
 const pageBytes = 512 << 10
 
-// List returns a user's entries after an id ("" for the first), at most limit,
-// in the order of their times; more tells whether there are further ones.
+// List returns at most limit of a user's entries after an id ("" for the first page), in
+// the order of their times. more reports whether others follow.
 func (s *Scheduler) List(ctx context.Context, userID, after string, limit int) (list []Entry, more bool, err error) {
 	ctx, cancel := s.budget(ctx)
 	defer cancel()

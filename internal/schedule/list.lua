@@ -1,9 +1,9 @@
 -- Lists a user's entries in the order of their times.
 --
--- KEYS  1 the hash of the user
--- ARGV  1 id after which to begin, '' at the first   2 most entries
---       3 bytes of entries after which no further one is added
--- Returns {'1' if there are more else '0', id, entry, id, entry, …}.
+-- KEYS  1 the user's hash
+-- ARGV  1 id after which to start, '' for the first page   2 maximum entries
+--       3 bytes of entries after which none is added
+-- Returns {'1' if more follow or '0', id, entry, id, entry, …}.
 local ids = redis.call('HKEYS', KEYS[1])
 table.sort(ids)
 local answer, bytes = {'0'}, 0

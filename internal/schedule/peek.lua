@@ -1,8 +1,8 @@
--- Tells how things stand in every shard.
+-- Returns the state of every shard.
 --
 -- KEYS  the due zsets
--- Returns {time in ms, entries, when the first is due or '', entries, …}; an
--- entry that is gone may be counted until its time comes.
+-- Returns {time in ms, entries, first due time or '', entries, …}. An id without an
+-- entry counts until its time comes.
 local t = redis.call('TIME')
 local answer = {string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))}
 for _, due in ipairs(KEYS) do

@@ -13,8 +13,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// once checks that exactly these were delivered, each once.
-func once(t *testing.T, got, ids []string) {
+// eachOnce checks that exactly these ids were delivered, each once.
+func eachOnce(t *testing.T, got, ids []string) {
 	t.Helper()
 	got, ids = slices.Clone(got), slices.Clone(ids)
 	slices.Sort(got)
@@ -24,8 +24,9 @@ func once(t *testing.T, got, ids []string) {
 	}
 }
 
-// What is scheduled wakes a worker that sleeps for longer.
-func TestWakes(t *testing.T) {
+// A new entry wakes a worker that would sleep for longer.
+func TestNewEntryWakesTheWorker(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience, Recheck: time.Hour})
 	run(t, s)
@@ -35,9 +36,10 @@ func TestWakes(t *testing.T) {
 	}
 }
 
-// A node stops in the middle of a delivery: another claims its shard when the
-// lease is over, and what the first does after it wakes up does nothing.
-func TestANodeThatStopsDelaysItsShardForALease(t *testing.T) {
+// A node stops during a delivery. Another one claims its shard after the lease has
+// ended, and the first delivers nothing when it continues.
+func TestStoppedNodeDelaysItsShardByOneLease(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	list := toList(rdb)
 	claimed, goOn, result := make(chan []Due), make(chan struct{}), make(chan int, 1)
@@ -60,17 +62,18 @@ func TestANodeThatStopsDelaysItsShardForALease(t *testing.T) {
 		t.Fatalf("a claimed shard was claimed: %+v, %v", b, err)
 	}
 	run(t, alive)
-	once(t, await(t, rdb, 2), ids[:2])
+	eachOnce(t, await(t, rdb, 2), ids[:2])
 	close(goOn)
 	if n := <-result; n != 0 {
 		t.Errorf("the stopped node delivered %d more", n)
 	}
 	stop()
-	once(t, delivered(t, rdb), ids[:2])
+	eachOnce(t, delivered(t, rdb), ids[:2])
 }
 
-// Several nodes share what is due, and none delivers what another did.
+// Several nodes share the work, and each entry is delivered once.
 func TestNodesShareTheWork(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	var nodes []*Scheduler
 	for i := range 4 {
@@ -86,7 +89,7 @@ func TestNodesShareTheWork(t *testing.T) {
 		ids = append(ids, add(t, nodes[0], items...)...)
 	}
 	got := await(t, rdb, len(ids))
-	once(t, got, ids)
+	eachOnce(t, got, ids)
 	last := map[string]string{}
 	for _, id := range got {
 		_, user, _ := ParseID(id)
@@ -98,8 +101,9 @@ func TestNodesShareTheWork(t *testing.T) {
 	empty(t, rdb)
 }
 
-// One that Redis refuses keeps back no other, and is not thrown away.
-func TestWhatCannotBeDeliveredIsPostponed(t *testing.T) {
+// An entry that Redis refuses does not block the others, and is kept.
+func TestUndeliverableEntryIsPostponed(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	list := toList(rdb)
 	s := New(rdb, "n", func(ctx context.Context, due []Due) (int, error) {
@@ -113,7 +117,7 @@ func TestWhatCannotBeDeliveredIsPostponed(t *testing.T) {
 	if err := rdb.RPush(t.Context(), "delivered", "first").Err(); err != nil {
 		t.Fatal(err)
 	}
-	// All in one shard.
+	// Users of the same shard.
 	var good []string
 	for i := 0; len(good) < 5; i++ {
 		if u := fmt.Sprint("u", i); shardOf(u) == shardOf("bad") {
@@ -130,7 +134,7 @@ func TestWhatCannotBeDeliveredIsPostponed(t *testing.T) {
 		want = append(want, add(t, s, item(u, `1`, 3*time.Millisecond))...)
 	}
 	run(t, s)
-	once(t, await(t, rdb, 1+len(want)), append(want, "first"))
+	eachOnce(t, await(t, rdb, 1+len(want)), append(want, "first"))
 	for _, id := range append(ids, broken) {
 		_, user, _ := ParseID(id)
 		at := rdb.ZScore(t.Context(), dueKey(shardOf("bad")), id).Val()
@@ -143,9 +147,10 @@ func TestWhatCannotBeDeliveredIsPostponed(t *testing.T) {
 	}
 }
 
-// Redis is killed and started again while things come due: with an append-only
-// file nothing that was acknowledged is lost, and nothing comes twice.
-func TestRedisRestarts(t *testing.T) {
+// Redis is killed and restarted while entries come due. With an append-only file no
+// acknowledged entry is lost, and none is delivered twice.
+func TestNoEntryIsLostWhenRedisRestarts(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	rdb := client(t, r.Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: 2 * time.Second, Recheck: 50 * time.Millisecond})
@@ -167,12 +172,13 @@ func TestRedisRestarts(t *testing.T) {
 			r.Restart()
 		}
 	}
-	once(t, await(t, rdb, len(ids)), ids)
+	eachOnce(t, await(t, rdb, len(ids)), ids)
 	t.Logf("%d acknowledged, %d refused", len(ids), failures)
 }
 
-// What reaches a stalled Redis after its publisher was told 503 is not scheduled.
-func TestNothingIsScheduledAfterAll(t *testing.T) {
+// A request that a stalled Redis executes after the publisher got 503 is not scheduled.
+func TestRefusedEntryIsNotScheduledLater(t *testing.T) {
+	t.Parallel()
 	r := redistest.Start(t)
 	rdb := client(t, r.Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: 200 * time.Millisecond})
@@ -185,22 +191,22 @@ func TestNothingIsScheduledAfterAll(t *testing.T) {
 	if _, err := s.Add(t.Context(), []Item{item("a", `2`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Fatalf("stalled: %v", err)
 	}
-	time.Sleep(300 * time.Millisecond) // the publisher has its answer, and the deadline is over
+	time.Sleep(300 * time.Millisecond) // the publisher has its answer, and the deadline has passed
 	r.Continue()
 	for deadline := time.Now().Add(patience); evals(t, r) == before; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("what waited in the stalled Redis never ran")
+			t.Fatal("the script queued in the stalled Redis never ran")
 		}
 	}
 	if n := rdb.HLen(t.Context(), userKey("a")).Val(); n != 1 {
 		t.Errorf("%d are scheduled, want 1", n)
 	}
-	// A clock that stepped is learned from the refusal.
+	// After a clock step the scheduler learns the time from the refusal.
 	s.clock.learn(time.Unix(1000, 0).UnixMilli())
 	add(t, s, item("a", `3`, time.Hour))
 }
 
-// evals is how many scripts Redis has run.
+// evals returns the number of scripts that Redis has run.
 func evals(t *testing.T, r *redistest.Server) (n int) {
 	t.Helper()
 	rdb := client(t, r.Addr)
@@ -217,9 +223,10 @@ func evals(t *testing.T, r *redistest.Server) (n int) {
 	return n
 }
 
-// Redis refuses for want of memory: nothing is scheduled, or delivered, and what
-// was accepted comes when there is memory again.
-func TestNoMemory(t *testing.T) {
+// While Redis is out of memory nothing is scheduled or delivered. Accepted entries are
+// delivered afterwards.
+func TestEntriesWaitWhileRedisIsOutOfMemory(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience, Recheck: 20 * time.Millisecond})
 	memory := func(limit string) {
@@ -239,11 +246,12 @@ func TestNoMemory(t *testing.T) {
 	run(t, s)
 	time.Sleep(100 * time.Millisecond)
 	memory("0")
-	once(t, await(t, rdb, 1), ids[:1])
+	eachOnce(t, await(t, rdb, 1), ids[:1])
 	empty(t, rdb)
 }
 
-func TestWaitsForReplicas(t *testing.T) {
+func TestRefusesWithoutEnoughReplicas(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience, WaitReplicas: 1, WaitTimeout: 20 * time.Millisecond})
 	if _, err := s.Add(t.Context(), []Item{item("a", `1`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {

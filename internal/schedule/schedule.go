@@ -1,15 +1,14 @@
-// Package schedule keeps notifications until they are due and then has them
-// delivered, each once, in the order of their times for each user.
+// Package schedule stores notifications until they are due and then delivers each once,
+// in the order of their times for each user.
 //
-// What is accepted is in Redis, in its user's hash; when it is due, one node
-// claims its shard under a lease and hands a batch to a function, which must
-// publish and take the entries away in one step. The lease only divides the
-// work: a node that dies holding it delays its shard for the lease's length, a
-// node that is paused beyond it finds that the entries are gone.
+// An accepted notification is stored in Redis, in its user's hash. When it is due, one
+// node claims the shard under a lease and passes a batch to a Deliver function, which
+// must publish the entries and remove them in one step. The lease only divides the work.
+// A node that dies with it delays its shard by the length of the lease. A node that is
+// paused beyond it finds that the entries are gone.
 //
-// What is due is decided by Redis's clock. While Redis is down nothing is
-// accepted (redisx.ErrUnavailable), and what was accepted waits: it is delivered late
-// rather than never.
+// Redis's clock decides what is due. While Redis is down nothing is accepted
+// (redisx.ErrUnavailable), and accepted notifications are delivered late.
 package schedule
 
 import (
@@ -25,46 +24,47 @@ import (
 )
 
 var (
-	// ErrNotFound means that there is no such entry: it was delivered or
-	// cancelled, or never was.
-	ErrNotFound = errors.New("schedule: there is no such entry")
-	// ErrFenced means that a later attempt has the request (Fence).
-	ErrFenced = errors.New("schedule: a later attempt has this request")
+	// ErrNotFound means that the entry does not exist: it was delivered, cancelled or
+	// never scheduled.
+	ErrNotFound = errors.New("schedule: entry not found")
+	// ErrFenced means that a later attempt has claimed the request (Fence).
+	ErrFenced = errors.New("schedule: a later attempt has claimed this request")
 )
 
-// FullError means that nothing was scheduled, because a user would have too much.
+// FullError means that nothing was scheduled, because a user would exceed the limit of
+// scheduled notifications.
 type FullError struct {
 	UserID string
-	Most   int // entries a user may have
+	Most   int // Options.MaxPerUser
 }
 
 func (e *FullError) Error() string {
 	return fmt.Sprintf("%s would have more than %d scheduled notifications", e.UserID, e.Most)
 }
 
-// Due is an entry whose time has come. Publishing it must take Field out of the
-// hash Key in the same step, and must not happen if it is not there any more.
+// Due is an entry whose time has come. Publishing must remove Field from the hash Key in
+// the same step, and must not happen if Field is gone.
 type Due struct {
 	Entry
 	Key, Field string
 }
 
-// Deliver publishes what is due, in that order, and returns how many it
-// published: those that were there still. It may be called again with the same
-// ones, together or one by one, until they are gone. An error with which Redis
-// itself answered (redis.Error) concerns the entries: one that brings it alone is
-// postponed for a minute. Any other means that nothing can be delivered now.
+// Deliver publishes the due entries in order and returns how many it published, which
+// excludes those already gone. It may be called again with the same entries, together or
+// one by one, until they are gone. An error reply of Redis (redis.Error) concerns the
+// entries: a single entry that causes it is postponed for a minute. Any other error means
+// that nothing can be delivered now.
 type Deliver func(ctx context.Context, due []Due) (published int, err error)
 
 // Options configures a Scheduler. The zero value works.
 type Options struct {
-	MaxPerUser   int           // entries of one user; default 1000
-	Budget       time.Duration // the longest a call to Redis may take; default 400 ms
-	Lease        time.Duration // of a shard: how long a node that died delays it; default 3 s, well over twice the budget
-	Recheck      time.Duration // the longest sleep of a node that expects nothing; default 1 s
-	WaitReplicas int           // replicas that must have an entry before it is acknowledged; default none
-	WaitTimeout  time.Duration // how long they may take, beside Budget; default 250 ms
-	Log          *slog.Logger  // default: nothing is logged
+	MaxPerUser   int           // maximum entries of one user; default 1000
+	Budget       time.Duration // time limit of one call to Redis; default 400 ms
+	Lease        time.Duration // of a shard, and so the delay after a crash; default 3 s, must be well over twice Budget
+	Recheck      time.Duration // maximum pause between two polls; default 1 s
+	WaitReplicas int           // replicas that must acknowledge an entry; default none
+	WaitTimeout  time.Duration // time limit for them, in addition to Budget; default 250 ms
+	Log          *slog.Logger  // default: discarded
 }
 
 // Scheduler keeps the schedule of one Redis primary.
@@ -76,9 +76,9 @@ type Scheduler struct {
 	clock   clock
 	counts  counts
 
-	// wakeAt is the Redis time in Unix ms when the worker looks again by itself.
+	// wakeAt is the time of the worker's next poll by Redis's clock, Unix ms.
 	wakeAt atomic.Int64
-	wake   chan struct{} // holds one token if it should look at once; never closed
+	wake   chan struct{} // capacity 1; a value makes the worker poll at once; never closed
 }
 
 //go:embed add.lua
@@ -108,9 +108,9 @@ var (
 	releaseScript = redis.NewScript(releaseSource)
 )
 
-// New returns a scheduler for the node, whose name no other may have; Run makes
-// it deliver. rdb must be configured never to retry (MaxRetries -1) and to obey
-// contexts (ContextTimeoutEnabled).
+// New returns a scheduler. The node name must be unique in the cluster. Call Run to
+// deliver. rdb must not retry (MaxRetries -1) and must obey contexts
+// (ContextTimeoutEnabled).
 func New(rdb redis.UniversalClient, node string, deliver Deliver, o Options) *Scheduler {
 	if o.MaxPerUser == 0 {
 		o.MaxPerUser = 1000
@@ -137,5 +137,5 @@ func (s *Scheduler) budget(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, s.o.Budget)
 }
 
-// unexpected names no part of the reply: it may be anybody's message.
+// unexpected quotes no part of the reply, which may be a user's message.
 func unexpected(parts int) error { return fmt.Errorf("unexpected reply of %d parts", parts) }

@@ -3,6 +3,7 @@ package schedule
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,9 +20,12 @@ import (
 	"herald/notify"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // most tests wait
+	goleak.VerifyTestMain(m)
+}
 
-// patience is what tests that are not about time allow a busy machine.
+// patience is a budget that tolerates a busy machine.
 const patience = 30 * time.Second
 
 // client returns a client as the gateway configures it.
@@ -31,14 +35,14 @@ func client(t testing.TB, addr string) *redis.Client {
 	return rdb
 }
 
-// onBoth runs a test on miniredis and on a real Redis.
+// onBoth runs a test on miniredis and on a redis-server.
 func onBoth(t *testing.T, f func(t *testing.T, rdb *redis.Client)) {
-	t.Run("miniredis", func(t *testing.T) { f(t, client(t, miniredis.RunT(t).Addr())) })
-	t.Run("redis", func(t *testing.T) { f(t, client(t, redistest.Start(t).Addr)) })
+	t.Run("miniredis", func(t *testing.T) { t.Parallel(); f(t, client(t, miniredis.RunT(t).Addr())) })
+	t.Run("redis", func(t *testing.T) { t.Parallel(); f(t, client(t, redistest.Start(t).Addr)) })
 }
 
-// deliverScript publishes as a Deliver must: what is there still goes onto a
-// list, and is taken away in the same step.
+// deliverScript publishes as a Deliver must: it pushes entries that still exist onto a
+// list and removes them in the same step.
 var deliverScript = redis.NewScript(`
 local n = 0
 for i = 1, #ARGV do
@@ -79,8 +83,7 @@ func add(t testing.TB, s *Scheduler, items ...Item) []string {
 	return ids
 }
 
-// run has the scheduler work until the returned function, or the test's end,
-// stops it.
+// run runs the scheduler until stop is called or the test ends.
 func run(t testing.TB, s *Scheduler) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -99,7 +102,7 @@ func delivered(t testing.TB, rdb *redis.Client) []string {
 	return list
 }
 
-// await waits until n are delivered; more are a mistake.
+// await waits until n entries are delivered; more are an error.
 func await(t testing.TB, rdb *redis.Client, n int) []string {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
@@ -113,7 +116,7 @@ func await(t testing.TB, rdb *redis.Client, n int) []string {
 	}
 }
 
-// empty checks that nothing is left of the schedule.
+// empty waits until no key of the schedule is left.
 func empty(t testing.TB, rdb *redis.Client) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
@@ -128,6 +131,7 @@ func empty(t testing.TB, rdb *redis.Client) {
 }
 
 func TestDeliversInOrderWhenDue(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := New(rdb, "n", toList(rdb), Options{Budget: patience})
 		run(t, s)
@@ -149,8 +153,9 @@ func TestDeliversInOrderWhenDue(t *testing.T) {
 	})
 }
 
-// What a draft consists of survives the schedule byte for byte.
-func TestEntriesAreWhatWasScheduled(t *testing.T) {
+// All fields of a draft are delivered byte for byte.
+func TestDraftsAreDeliveredUnchanged(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		got := make(chan notify.Draft, 1)
 		list := toList(rdb)
@@ -174,7 +179,8 @@ func TestEntriesAreWhatWasScheduled(t *testing.T) {
 	})
 }
 
-func TestCancel(t *testing.T) {
+func TestCancelledEntryIsNotDelivered(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := New(rdb, "n", toList(rdb), Options{Budget: patience})
 		ids := add(t, s, item("a", `1`, 100*time.Millisecond), item("a", `2`, 100*time.Millisecond))
@@ -197,9 +203,9 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// Each of many that are cancelled just when they are due is either cancelled or
-// delivered.
-func TestCancellingRacesDelivering(t *testing.T) {
+// An entry that is cancelled just when it is due is either cancelled or delivered.
+func TestEntryIsEitherCancelledOrDelivered(t *testing.T) {
+	t.Parallel()
 	rdb := client(t, redistest.Start(t).Addr)
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience})
 	var items []Item
@@ -225,7 +231,8 @@ func TestCancellingRacesDelivering(t *testing.T) {
 	t.Logf("%d of %d cancelled", len(cancelled), len(ids))
 }
 
-func TestList(t *testing.T) {
+func TestListsInPagesByTime(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := New(rdb, "n", toList(rdb), Options{Budget: patience})
 		var items []Item
@@ -262,7 +269,8 @@ func TestList(t *testing.T) {
 	})
 }
 
-func TestFull(t *testing.T) {
+func TestFullUserSchedulesNothing(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := New(rdb, "n", toList(rdb), Options{Budget: patience, MaxPerUser: 3})
 		add(t, s, item("a", `1`, time.Hour), item("a", `2`, time.Hour))
@@ -271,13 +279,14 @@ func TestFull(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		if n := rdb.Exists(t.Context(), userKey("b")).Val(); n != 0 {
-			t.Error("half of it was scheduled")
+			t.Error("a part of the request was scheduled")
 		}
 		add(t, s, item("a", `3`, time.Hour), item("b", `1`, time.Hour))
 	})
 }
 
-func TestFence(t *testing.T) {
+func TestRepeatedAddReturnsTheFirstOutcome(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := New(rdb, "n", toList(rdb), Options{Budget: patience})
 		items := []Item{item("a", `1`, time.Millisecond), item("b", `2`, time.Hour)}
@@ -304,12 +313,13 @@ func TestFence(t *testing.T) {
 			t.Errorf("a later attempt: %v, %v; want %v", again, err, first)
 		}
 		if n := rdb.Exists(t.Context(), userKey("a")).Val(); n != 0 {
-			t.Error("what was delivered is scheduled again")
+			t.Error("a delivered entry was scheduled again")
 		}
 	})
 }
 
-func TestParseID(t *testing.T) {
+func TestParsesIDs(t *testing.T) {
+	t.Parallel()
 	for id, ok := range map[string]bool{
 		"1764000000017-1764000000017123000-a":     true,
 		"1764000000017-1764000000017123000-a-b@c": true,

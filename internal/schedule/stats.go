@@ -11,16 +11,15 @@ var LateBounds = [...]time.Duration{
 	time.Second, 2500 * time.Millisecond, 5 * time.Second, 30 * time.Second,
 }
 
-// Stats is what this node has counted, and how many entries Redis had when it
-// last looked.
+// Stats holds this node's counters, and the number of entries in Redis at its last poll.
 type Stats struct {
 	Pending   int64
 	Added     uint64
 	Cancelled uint64
 	Delivered uint64
 	Failed    uint64 // deliveries that failed and were postponed
-	// Late counts deliveries by how late they were, one more number than there
-	// are bounds; LateSum is all lateness together.
+	// Late is a histogram of delays; its last bucket has no upper bound. LateSum is the
+	// sum of the delays.
 	Late    [len(LateBounds) + 1]uint64
 	LateSum time.Duration
 }
@@ -32,7 +31,7 @@ type counts struct {
 	lateSum                             atomic.Int64 // ns
 }
 
-// Stats never asks Redis.
+// Stats returns the counters without contacting Redis.
 func (s *Scheduler) Stats() Stats {
 	c := &s.counts
 	st := Stats{

@@ -12,26 +12,27 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A batch is one call of Deliver, and so about one script in Redis, which does
-// nothing else meanwhile.
+// Limits of a batch, which is one call of Deliver and so about one script. Redis is
+// blocked while a script runs.
 const (
 	batchEntries = 200
-	batchBytes   = 1 << 20 // an entry is added as long as those before it are shorter together
+	batchBytes   = 1 << 20 // entries are added until their sum reaches this
 )
 
 const (
-	heldPause    = 100 * time.Millisecond // until a shard that another node delivers is looked at again
-	postponement = time.Minute            // of an entry that cannot be delivered
+	busyPause    = 100 * time.Millisecond // before another try for a shard that another node has claimed
+	postponement = time.Minute            // of an entry that can't be delivered
 )
 
-// Run delivers what is due until ctx ends.
+// Run delivers due notifications until ctx ends. While Redis is down it retries every
+// Options.Recheck.
 func (s *Scheduler) Run(ctx context.Context) {
 	failing := false
 	for ctx.Err() == nil {
 		pause, err := s.round(ctx)
 		if err != nil && ctx.Err() == nil {
 			if !failing {
-				s.o.Log.Warn("scheduled notifications wait", "error", err)
+				s.o.Log.Warn("scheduled notifications are delayed", "error", err)
 			}
 			pause = s.o.Recheck
 		}
@@ -40,7 +41,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 	}
 }
 
-// sleep waits, or until something is scheduled that is due sooner.
+// sleep waits for d, or until an entry is added that is due sooner.
 func (s *Scheduler) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -51,11 +52,11 @@ func (s *Scheduler) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// round delivers what is due in every shard that no other node has, and returns
-// how long there is nothing to do.
+// round delivers the due entries of all shards that no other node has claimed, and
+// returns the pause until the next round.
 func (s *Scheduler) round(ctx context.Context) (time.Duration, error) {
-	// Whatever is added from here on wakes the worker, unless it is due later
-	// than what is set below: the look that begins now may have missed it.
+	// From here on each added entry wakes the worker, because this peek may miss it. With
+	// the time set below only an earlier entry does.
 	s.wakeAt.Store(math.MaxInt64)
 	now, due, next, err := s.peek(ctx)
 	if err != nil {
@@ -65,7 +66,7 @@ func (s *Scheduler) round(ctx context.Context) (time.Duration, error) {
 		s.wakeAt.Store(next)
 		return time.Duration(next-now) * time.Millisecond, nil
 	}
-	// Nodes that begin at different shards help each other.
+	// A random order lets several nodes share the shards.
 	rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
 	pause := time.Duration(0)
 	for _, shard := range due {
@@ -74,14 +75,14 @@ func (s *Scheduler) round(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		if !ours {
-			pause = heldPause
+			pause = busyPause
 		}
 	}
 	return pause, nil
 }
 
-// peek returns Redis's time, the shards in which something is due, and when to
-// look again: when the next is due, at the latest after Recheck. Times are Unix ms.
+// peek returns Redis's time, the shards with due entries, and the time of the next peek:
+// when the next entry is due, at the latest after Recheck. Times are Unix ms.
 func (s *Scheduler) peek(ctx context.Context) (now int64, due []int, next int64, err error) {
 	ctx, cancel := s.budget(ctx)
 	defer cancel()
@@ -95,12 +96,12 @@ func (s *Scheduler) peek(ctx context.Context) (now int64, due []int, next int64,
 		err = unexpected(len(v))
 	}
 	if err != nil {
-		return 0, nil, 0, fmt.Errorf("look at the schedule: %w", err)
+		return 0, nil, 0, fmt.Errorf("read the schedule: %w", err)
 	}
 	if now, err = strconv.ParseInt(v[0], 10, 64); err != nil {
 		return 0, nil, 0, unexpected(len(v))
 	}
-	// A long call would make deadlines too early.
+	// Learning from a slow call would make the deadlines of Add too early.
 	if _, known := s.clock.now(); !known || time.Since(began) < s.o.Budget/20 {
 		s.clock.learn(now)
 	}
@@ -127,8 +128,8 @@ func (s *Scheduler) peek(ctx context.Context) (now int64, due []int, next int64,
 	return now, due, next, nil
 }
 
-// drain delivers what is due in a shard, a batch at a time. ours is false if
-// another node has it.
+// drain delivers the due entries of a shard in batches. ours is false if another node
+// has claimed it.
 func (s *Scheduler) drain(ctx context.Context, shard int) (ours bool, err error) {
 	for ctx.Err() == nil {
 		b, err := s.claim(ctx, shard)
@@ -136,7 +137,7 @@ func (s *Scheduler) drain(ctx context.Context, shard int) (ours bool, err error)
 			return false, err
 		}
 		if b.size == 0 {
-			return true, nil // the claim is given up already
+			return true, nil // the script has released the claim
 		}
 		if err := s.deliverBatch(ctx, b); err != nil {
 			s.release(ctx, shard)
@@ -147,14 +148,14 @@ func (s *Scheduler) drain(ctx context.Context, shard int) (ours bool, err error)
 	return false, ctx.Err()
 }
 
-// batch is what a claim brought.
+// batch is the result of a claim.
 type batch struct {
 	shard   int
 	ours    bool
 	size    int // entries claimed; more than len(due) if some cannot be read
 	due     []Due
-	claimed time.Time // when the answer came
-	now     int64     // Redis's time then, Unix ms
+	claimed time.Time // when the reply arrived
+	now     int64     // Redis's time of the reply, Unix ms
 }
 
 func (s *Scheduler) claim(ctx context.Context, shard int) (batch, error) {
@@ -174,7 +175,7 @@ func (s *Scheduler) claim(ctx context.Context, shard int) (batch, error) {
 	}
 	for i := 2; i < len(v); i += 2 {
 		e, err := unpack(v[i], v[i+1])
-		if err != nil { // nothing is thrown away: whoever repairs it has it delivered
+		if err != nil { // kept, so that a repaired entry is delivered later
 			s.postpone(ctx, b, v[i], err)
 			continue
 		}
@@ -183,8 +184,8 @@ func (s *Scheduler) claim(ctx context.Context, shard int) (batch, error) {
 	return b, nil
 }
 
-// deliverBatch delivers together or, if Redis refuses that, one by one, so that
-// one that can't be delivered keeps back no other.
+// deliverBatch delivers all entries together. If Redis refuses that, it delivers them
+// one by one, so that a bad entry does not block the others.
 func (s *Scheduler) deliverBatch(ctx context.Context, b batch) error {
 	if len(b.due) == 0 {
 		return nil
@@ -206,8 +207,8 @@ func (s *Scheduler) deliverBatch(ctx context.Context, b batch) error {
 	return nil
 }
 
-// refused reports whether Redis answered, with an error: trying again at once
-// brings the same.
+// refused reports whether Redis replied with an error, which an immediate retry would
+// only repeat.
 func refused(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply)
@@ -226,8 +227,8 @@ func (s *Scheduler) deliverNow(ctx context.Context, b batch, due []Due) error {
 	return nil
 }
 
-// postpone has an entry that can't be delivered wait, and reports whether Redis
-// took note.
+// postpone delays an entry that can't be delivered, and reports whether Redis stored the
+// new time.
 func (s *Scheduler) postpone(ctx context.Context, b batch, id string, reason error) bool {
 	ctx, cancel := s.budget(ctx)
 	defer cancel()
@@ -241,11 +242,11 @@ func (s *Scheduler) postpone(ctx context.Context, b batch, id string, reason err
 	return true
 }
 
-// release gives up a shard; if Redis is away, the lease's end does.
+// release gives up a shard. If Redis does not answer, the end of the lease frees it.
 func (s *Scheduler) release(ctx context.Context, shard int) {
 	ctx, cancel := s.budget(context.WithoutCancel(ctx))
 	defer cancel()
 	if err := releaseScript.Run(ctx, s.rdb, []string{leaseKey(shard)}, s.node).Err(); err != nil {
-		s.o.Log.Debug("a shard's lease runs out", "shard", shard, "error", err)
+		s.o.Log.Debug("shard not released; its lease expires", "shard", shard, "error", err)
 	}
 }
