@@ -71,7 +71,7 @@ func janitorAt(s string) (at time.Duration, on bool, err error) {
 // newJanitor ties the rooms that have something to clean to the lock; store is nil
 // if sessions are another program's.
 func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
-	once := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
+	oncePerDay := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
 		// The token goes unused: whatever is removed is checked again as it is removed.
 		return g.locks.RunOncePerPeriod(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
 	}
@@ -79,7 +79,7 @@ func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
 	if store != nil {
 		chores = append(chores, sweepSessions(store))
 	}
-	return janitor.New(g.commands, once, chores, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
+	return janitor.New(g.commands, oncePerDay, chores, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
 }
 
 func sweepSessions(s *sessions.Store) janitor.Chore {

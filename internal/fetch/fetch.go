@@ -1,6 +1,6 @@
-// Package fetch gets small documents by HTTP from addresses that an operator has
-// configured, and lets no server there cost more than it may: time, bytes and
-// requests at once are bounded, redirects are not followed.
+// Package fetch gets small documents by HTTP from addresses that an operator has configured.
+// A misbehaving server costs a bounded amount of time, bytes and concurrent requests, and
+// redirects are not followed.
 package fetch
 
 import (
@@ -15,24 +15,24 @@ import (
 )
 
 var (
-	// ErrNotFound: the server says that there is no such document (404).
+	// ErrNotFound means that the server answered 404.
 	ErrNotFound = errors.New("not found")
 
-	// ErrAway: the server has not answered lately, and another request is finding
-	// out whether it does again.
+	// ErrAway means that the last requests got no answer, and that another request is
+	// probing the server.
 	ErrAway = errors.New("the server does not answer")
 )
 
-// tolerated is how many requests in a row may get no answer before only one at a
-// time is sent: a server that hangs must not make everyone wait for it.
+// tolerated is the number of consecutive requests without an answer after which only one
+// request at a time probes the server, so that a hanging server does not delay all callers.
 const tolerated = 3
 
-// Options of a Client. The zero value works.
+// Options configures a Client. The zero value works.
 type Options struct {
 	Token    string        // sent as Authorization: Bearer; default none
-	Timeout  time.Duration // from the request to the last byte of the answer; default 3 s
+	Timeout  time.Duration // from the request to the last byte of the response; default 3 s
 	MaxBytes int64         // of a document; default 64 KiB
-	Most     int           // requests at once, further ones wait; default 32
+	Most     int           // concurrent requests, further ones wait; default 32
 }
 
 // Client gets documents. It is safe for concurrent use.
@@ -40,10 +40,10 @@ type Client struct {
 	// Static after construction.
 	o     Options
 	http  *http.Client
-	slots chan struct{} // one for each request under way; never closed
+	slots chan struct{} // one value per running request; never closed
 
-	unanswered atomic.Int64 // requests in a row
-	probing    atomic.Bool  // the one request is under way
+	unanswered atomic.Int64 // consecutive requests without an answer
+	probing    atomic.Bool  // a probe is running
 }
 
 // New returns a Client. It honours the proxy variables of net/http.
@@ -70,9 +70,9 @@ func New(o Options) *Client {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Get returns the document at address: the body of a 200. A 404 is ErrNotFound,
-// everything else another error, which names the status and never the address.
-// While the server gives no answers, all but one of several callers get ErrAway.
+// Get returns the body of a 200 response. A 404 is ErrNotFound. Any other error names the
+// status and never the address, which may be secret. While the server does not answer, all
+// but one of the concurrent callers get ErrAway.
 func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 	if c.unanswered.Load() >= tolerated {
 		if !c.probing.CompareAndSwap(false, true) {
@@ -117,7 +117,7 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 	return body, nil
 }
 
-// withoutAddress keeps what may be secret in an address out of logs.
+// withoutAddress keeps a possibly secret address out of logs.
 func withoutAddress(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -126,8 +126,8 @@ func withoutAddress(err error) error {
 	return err
 }
 
-// CheckURL refuses what is not an absolute http or https URL with a host. Its error
-// is fit for an operator and does not repeat the URL.
+// CheckURL accepts only absolute http and https URLs with a host. Its error is meant for an
+// operator and does not repeat the URL.
 func CheckURL(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {

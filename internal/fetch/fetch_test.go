@@ -25,7 +25,7 @@ func serve(t *testing.T, handler http.HandlerFunc, o Options) (address string, c
 	return s.URL, c
 }
 
-func TestGet(t *testing.T) {
+func TestReturnsSmallDocumentsOnly(t *testing.T) {
 	address, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/document":
@@ -66,7 +66,7 @@ func TestGet(t *testing.T) {
 	}
 }
 
-func TestTimeout(t *testing.T) {
+func TestTimesOut(t *testing.T) {
 	hang := make(chan struct{})
 	address, c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.(http.Flusher).Flush() // the head in time, the body never
@@ -74,11 +74,11 @@ func TestTimeout(t *testing.T) {
 	}, Options{Timeout: 30 * time.Millisecond})
 	defer close(hang)
 	if _, err := c.Get(t.Context(), address); err == nil {
-		t.Error("it waited for ever")
+		t.Error("Get did not time out")
 	}
 }
 
-func TestRequestsAreBounded(t *testing.T) {
+func TestConcurrentRequestsAreLimited(t *testing.T) {
 	var now, most atomic.Int64
 	entered, release := make(chan struct{}, 20), make(chan struct{})
 	address, c := serve(t, func(http.ResponseWriter, *http.Request) {
@@ -109,8 +109,8 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
-// A server that gives no answers is asked by one at a time, until it does.
-func TestServerIsAway(t *testing.T) {
+// One request at a time probes a server that does not answer.
+func TestOneRequestProbesASilentServer(t *testing.T) {
 	var away atomic.Bool
 	entered, release := make(chan struct{}, 2), make(chan struct{})
 	address, c := serve(t, func(http.ResponseWriter, *http.Request) {
@@ -144,7 +144,7 @@ func TestServerIsAway(t *testing.T) {
 	}
 }
 
-func TestCheckURL(t *testing.T) {
+func TestAcceptsAbsoluteURLsOnly(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://app.example.com/x?y=1": true, "http://127.0.0.1:3000": true,
 		"": false, "app.example.com/x": false, "ftp://a/": false, "file:///x": false, "https://": false, "https:///x": false,

@@ -1,6 +1,6 @@
-// Package janitor cleans Redis once a day, on one of the nodes: it walks the
-// users' keys in small steps and lets the rooms that own them remove what is left
-// over. It knows no room; it is given what to do.
+// Package janitor removes dead keys from Redis once a day, on one node of the cluster. It
+// scans the users' keys in small steps and passes the user ids to chores, which the
+// packages that own the keys provide.
 package janitor
 
 import (
@@ -18,30 +18,31 @@ import (
 // Removed counts what was removed, by kind.
 type Removed map[string]int
 
-// Chore cleans what some users have left, about a hundred a call. It must check again, in
-// the step that removes, that what it removes is dead: it runs while everything
-// else does, and, if a lock was lost, beside another janitor.
+// Chore removes the dead keys of some users, at most 100 per call. It must check and remove
+// in one step: it runs during normal operation and, if a lock was lost, concurrently with
+// another janitor.
 type Chore func(ctx context.Context, userIDs []string) (Removed, error)
 
-// Once calls fn unless it was done today on any node, and reports whether it did;
-// an error of fn leaves it undone. Its context ends when another may begin.
-type Once func(ctx context.Context, fn func(ctx context.Context) error) (bool, error)
+// OncePerDay calls fn unless the job was completed today on any node, and reports whether it
+// called it. After an error of fn the job is not completed. fn's context ends when another
+// node may start the job.
+type OncePerDay func(ctx context.Context, fn func(ctx context.Context) error) (bool, error)
 
 // Options configures a Janitor. The zero value works.
 type Options struct {
-	At     time.Duration // time of day, UTC, from which it may run; default midnight
-	Check  time.Duration // between looks whether it is due; default 1 min
-	Pause  time.Duration // between steps, for Redis to serve others; default 5 ms
-	Step   int           // keys that a step looks at, about; default 200
-	Budget time.Duration // the longest a step's SCAN may take; default 400 ms
-	Log    *slog.Logger  // default: nothing is logged
+	At     time.Duration // time of day, UTC, after which it runs; default midnight
+	Check  time.Duration // between two checks whether it is due; default 1 min
+	Pause  time.Duration // between steps, to leave Redis free for others; default 5 ms
+	Step   int           // approximate keys per step; default 200
+	Budget time.Duration // time limit of a step's SCAN; default 400 ms
+	Log    *slog.Logger  // default: discarded
 }
 
 // Janitor runs its chores once a day.
 type Janitor struct {
 	// Static after construction.
 	rdb    redis.UniversalClient
-	once   Once
+	perDay OncePerDay
 	chores []Chore
 	o      Options
 
@@ -49,16 +50,15 @@ type Janitor struct {
 	stats Stats // guarded by mu
 }
 
-// Stats counts since New, on this node.
+// Stats holds counters since New, on this node.
 type Stats struct {
-	Runs     uint64            // that were finished
-	Failures uint64            // runs that failed, and looks that could not tell whether it was due
-	Removed  map[string]uint64 // by kind, of failed runs too
+	Runs     uint64            // completed runs
+	Failures uint64            // failed runs, and failed checks whether a run is due
+	Removed  map[string]uint64 // by kind, including failed runs
 }
 
-// New returns a janitor of the Redis behind rdb, which must not retry and must
-// heed contexts; Run makes it work.
-func New(rdb redis.UniversalClient, once Once, chores []Chore, o Options) *Janitor {
+// New returns a janitor. Call Run to start it. rdb must not retry and must obey contexts.
+func New(rdb redis.UniversalClient, perDay OncePerDay, chores []Chore, o Options) *Janitor {
 	if o.Check <= 0 {
 		o.Check = time.Minute
 	}
@@ -74,12 +74,11 @@ func New(rdb redis.UniversalClient, once Once, chores []Chore, o Options) *Janit
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Janitor{rdb: rdb, once: once, chores: chores, o: o, stats: Stats{Removed: map[string]uint64{}}}
+	return &Janitor{rdb: rdb, perDay: perDay, chores: chores, o: o, stats: Stats{Removed: map[string]uint64{}}}
 }
 
-// Run works until ctx ends. From At on, each day, it tries until some node has done
-// it: after a failure, or if every node was down at that time, at the next look. While Redis
-// is down it looks again, too.
+// Run runs the chores once a day after Options.At, until ctx ends. It retries every
+// Options.Check until one node has succeeded, also while Redis is down.
 func (j *Janitor) Run(ctx context.Context) {
 	tick := time.NewTicker(j.o.Check)
 	defer tick.Stop()
@@ -95,15 +94,15 @@ func (j *Janitor) Run(ctx context.Context) {
 	}
 }
 
-// Due reports whether it is past that time of the day, UTC. The node's clock only
-// decides when to ask; what day it is, Redis decides.
+// Due reports whether now is past the time of day at, UTC. This node's clock only decides
+// when to try; Redis's clock decides which day it is.
 func Due(now time.Time, at time.Duration) bool {
 	now = now.UTC()
 	return now.Sub(now.Truncate(24*time.Hour)) >= at
 }
 
 func (j *Janitor) try(ctx context.Context) {
-	_, err := j.once(ctx, j.clean)
+	_, err := j.perDay(ctx, j.clean)
 	if err != nil && ctx.Err() == nil {
 		j.mu.Lock()
 		j.stats.Failures++
@@ -112,7 +111,8 @@ func (j *Janitor) try(ctx context.Context) {
 	}
 }
 
-// clean walks all users' keys once, and says what it removed, whole or not.
+// clean scans all users' keys once, and logs and counts what it removed, also after an
+// error.
 func (j *Janitor) clean(ctx context.Context) error {
 	began, removed := time.Now(), Removed{}
 	users, err := j.walk(ctx, removed)
@@ -127,15 +127,15 @@ func (j *Janitor) clean(ctx context.Context) error {
 	}
 	j.mu.Unlock()
 	if err != nil {
-		j.o.Log.Warn("janitor stopped half-way", append(attrs, "error", err)...)
+		j.o.Log.Warn("janitor stopped before the end", append(attrs, "error", err)...)
 		return err
 	}
 	j.o.Log.Info("janitor is done", attrs...)
 	return nil
 }
 
-// walk takes SCAN's steps. SCAN names every key that is there all the while, some more than once.
-// users counts as often as one was looked at.
+// walk runs the chores on each page of a SCAN. SCAN returns every key that exists during the
+// whole scan, some more than once, so users can count a user twice.
 func (j *Janitor) walk(ctx context.Context, removed Removed) (users int, err error) {
 	for cursor := uint64(0); ; {
 		var ids []string
@@ -164,12 +164,12 @@ func (j *Janitor) step(ctx context.Context, cursor uint64) ([]string, uint64, er
 	return userIDs(keys), next, nil
 }
 
-// group is how many users a chore gets at once.
-const group = 100
+// choreUsers is the maximum number of users in one call of a Chore.
+const choreUsers = 100
 
 func (j *Janitor) chore(ctx context.Context, ids []string, removed Removed) error {
 	for len(ids) > 0 {
-		some := ids[:min(group, len(ids))]
+		some := ids[:min(choreUsers, len(ids))]
 		ids = ids[len(some):]
 		for _, chore := range j.chores {
 			r, err := chore(ctx, some)
@@ -184,7 +184,7 @@ func (j *Janitor) chore(ctx context.Context, ids []string, removed Removed) erro
 	return nil
 }
 
-// userIDs are the distinct ids in the keys.
+// userIDs returns the distinct user ids in the keys.
 func userIDs(keys []string) (ids []string) {
 	seen := map[string]bool{}
 	for _, key := range keys {
@@ -197,7 +197,7 @@ func userIDs(keys []string) (ids []string) {
 	return ids
 }
 
-// Stats counts what this node's janitor did.
+// Stats returns the counters.
 func (j *Janitor) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()

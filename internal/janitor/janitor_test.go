@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// always is a Once that finds nothing done, and tells what came of it.
-func always(results chan<- error) Once {
+// always is an OncePerDay that always calls fn, and sends its error to results.
+func always(results chan<- error) OncePerDay {
 	return func(ctx context.Context, fn func(context.Context) error) (bool, error) {
 		err := fn(ctx)
 		results <- err
@@ -39,7 +39,7 @@ func TestWalksEveryUserInSmallSteps(t *testing.T) {
 	}
 	seen, calls := map[string]int{}, 0
 	chore := func(_ context.Context, ids []string) (Removed, error) {
-		if calls++; len(ids) > group {
+		if calls++; len(ids) > choreUsers {
 			t.Errorf("%d users at once", len(ids))
 		}
 		r := Removed{"things": 0}
@@ -57,7 +57,7 @@ func TestWalksEveryUserInSmallSteps(t *testing.T) {
 	if err := <-results; err != nil {
 		t.Fatal(err)
 	}
-	if len(seen) != users || calls < users/group {
+	if len(seen) != users || calls < users/choreUsers {
 		t.Errorf("%d users in %d calls", len(seen), calls)
 	}
 	if s := j.Stats(); s.Runs != 1 || s.Failures != 0 || s.Removed["things"] != users {
@@ -68,7 +68,7 @@ func TestWalksEveryUserInSmallSteps(t *testing.T) {
 	}
 }
 
-func TestTriesAgainAtTheNextLook(t *testing.T) {
+func TestRetriesAtTheNextCheck(t *testing.T) {
 	rdb := redistest.Start(t).Client()
 	rdb.Set(t.Context(), "user:{42}:log", "", 0)
 	failed := errors.New("chore failed")
@@ -102,8 +102,8 @@ func TestTriesAgainAtTheNextLook(t *testing.T) {
 	}
 }
 
-// One whose lock is lost stops between two steps.
-func TestStopsWhenItsTurnIsOver(t *testing.T) {
+// A janitor that has lost its lock stops between two steps.
+func TestStopsWhenItsLockIsLost(t *testing.T) {
 	rdb := redistest.Start(t).Client()
 	for i := range 5000 {
 		rdb.Set(t.Context(), fmt.Sprintf("user:{%d}:log", i), "", 0)
@@ -118,7 +118,7 @@ func TestStopsWhenItsTurnIsOver(t *testing.T) {
 	}
 }
 
-func TestDue(t *testing.T) {
+func TestIsDueAfterTheTimeOfDay(t *testing.T) {
 	at := 3*time.Hour + 30*time.Minute
 	for clock, want := range map[string]bool{
 		"2026-11-27T03:29:59Z": false, "2026-11-27T03:30:00Z": true, "2026-11-27T23:59:59Z": true,

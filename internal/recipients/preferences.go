@@ -7,27 +7,27 @@ import (
 	"strings"
 	"sync"
 	"time"
-	_ "time/tzdata" // time zones are known wherever this runs
+	_ "time/tzdata" // time zones without the host's database
 
 	"herald/notify"
 )
 
-// Preferences are what a recipient wants, as the backend says it and as they are
-// cached. The zero value wants everything at once.
+// Preferences are a recipient's notification preferences, in the backend's JSON format. The
+// zero value delivers everything at once.
 type Preferences struct {
 	Muted      []string    `json:"muted,omitempty"`
 	QuietHours *QuietHours `json:"quietHours,omitempty"`
 }
 
-// QuietHours are from a time of day, included, to another, excluded, on the
-// recipient's clock: past midnight if To is the earlier one.
+// QuietHours is a daily interval [From, To) of the recipient's local time. It spans
+// midnight if To is earlier than From.
 type QuietHours struct {
 	From     string `json:"from"` // HH:MM
 	To       string `json:"to"`
 	Timezone string `json:"timezone,omitempty"` // IANA name; "" is UTC
 }
 
-// Parse reads a backend's answer. Members it does not know are ignored.
+// Parse parses and checks a backend's answer. It ignores unknown members.
 func Parse(body []byte) (p Preferences, err error) {
 	if err := json.Unmarshal(body, &p); err != nil {
 		return Preferences{}, fmt.Errorf("preferences: %w", err)
@@ -41,8 +41,7 @@ func Parse(body []byte) (p Preferences, err error) {
 	return p, nil
 }
 
-// mutes reports whether a kind is muted: by its exact name, or by a pattern that
-// ends in * and has everything before that in common with it.
+// mutes reports whether a kind is muted, by its exact name or by a prefix followed by *.
 func (p *Preferences) mutes(kind string) bool {
 	for _, m := range p.Muted {
 		prefix, pattern := strings.CutSuffix(m, "*")
@@ -53,7 +52,7 @@ func (p *Preferences) mutes(kind string) bool {
 	return false
 }
 
-// mark marks a draft as these preferences ask, at that time.
+// mark sets Skip or Quiet of a draft by these preferences at the time now.
 func (p *Preferences) mark(d *notify.Draft, now time.Time) error {
 	if p.mutes(d.Kind) {
 		d.Skip = notify.SkipMuted
@@ -109,20 +108,20 @@ func minuteOfDay(s string) (int, error) {
 	return 60*t.Hour() + t.Minute(), nil
 }
 
-// locations are the time zones in use by name: reading one takes longer than all
-// the rest. There are only as many as have names.
+// locations caches time zones by name, because loading one is slow. It is bounded by the
+// number of time zones.
 var locations sync.Map
 
 func location(name string) (*time.Location, error) {
 	if l, ok := locations.Load(name); ok {
 		return l.(*time.Location), nil
 	}
-	if name == "Local" { // of this node, which is nobody's
-		return nil, errors.New("timezone is not known")
+	if name == "Local" { // the node's time zone is not the recipient's
+		return nil, errors.New("unknown timezone")
 	}
 	l, err := time.LoadLocation(name)
 	if err != nil {
-		return nil, errors.New("timezone is not known")
+		return nil, errors.New("unknown timezone")
 	}
 	locations.Store(name, l)
 	return l, nil

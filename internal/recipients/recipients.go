@@ -1,7 +1,7 @@
-// Package recipients asks a backend what the recipients of notifications want,
-// and marks the notifications accordingly: muted kinds are skipped, in quiet hours
-// nothing is announced. The answers are cached; whoever cannot be asked about in
-// time gets everything (fail open).
+// Package recipients applies the recipients' preferences to notifications: muted kinds are
+// skipped, and in quiet hours nothing is announced. A Lookup gets the preferences from the
+// backend, and caches them. It fails open: a notification whose recipient's preferences
+// are not available in time is delivered.
 package recipients
 
 import (
@@ -18,28 +18,28 @@ import (
 	"herald/notify"
 )
 
-// ErrNotFound is what a Lookup returns, possibly wrapped, if the backend knows no
-// such user: then there are no preferences.
+// ErrNotFound is returned by a Lookup, possibly wrapped, if the backend has no such user.
+// It counts as empty preferences.
 var ErrNotFound = errors.New("no preferences")
 
 // Lookup returns a user's preferences. It must return when ctx ends.
 type Lookup func(ctx context.Context, userID string) (Preferences, error)
 
-// Options of a Directory. The zero value works.
+// Options configures a Directory. The zero value works.
 type Options struct {
-	// Timeout is the longest that a publish waits for all its recipients'
-	// preferences together. Default 500 ms.
+	// Timeout limits how long one publish waits for the preferences of all its
+	// recipients. Default 500 ms.
 	Timeout time.Duration
-	// Most is how many lookups of one publish run at once. Default 16.
+	// Most limits the concurrent lookups of one publish. Default 16.
 	Most int
-	// Now is the clock that quiet hours are compared with. Default time.Now.
+	// Now is the clock for quiet hours. Default time.Now.
 	Now func() time.Time
-	// Log gets a warning when preferences are not known, at most one a second.
+	// Log gets a warning when preferences are not available, at most one per second.
 	// Default: discarded.
 	Log *slog.Logger
 }
 
-// Directory knows what recipients want. It is safe for concurrent use.
+// Directory applies preferences to drafts. It is safe for concurrent use.
 type Directory struct {
 	// Static after construction.
 	lookup Lookup
@@ -49,7 +49,7 @@ type Directory struct {
 	warnings                                       redisx.Throttle
 }
 
-// New returns a Directory that looks preferences up with lookup.
+// New returns a Directory that gets preferences from lookup.
 func New(lookup Lookup, o Options) *Directory {
 	if o.Timeout <= 0 {
 		o.Timeout = 500 * time.Millisecond
@@ -66,16 +66,16 @@ func New(lookup Lookup, o Options) *Directory {
 	return &Directory{lookup: lookup, o: o}
 }
 
-// Stats counts notifications; each is in exactly one of the five.
+// Stats holds counters of notifications; each counts in exactly one of the five.
 type Stats struct {
 	Muted        uint64 // skipped
-	Quiet        uint64 // stored without being announced
-	SkippedQuiet uint64 // ephemeral ones in quiet hours
+	Quiet        uint64 // stored but not announced
+	SkippedQuiet uint64 // ephemeral, skipped in quiet hours
 	Wanted       uint64 // as published
-	FailedOpen   uint64 // as published, because preferences were not known in time
+	FailedOpen   uint64 // as published, because preferences were not available in time
 }
 
-// Stats returns the counts so far.
+// Stats returns the counters.
 func (d *Directory) Stats() Stats {
 	return Stats{
 		Muted: d.muted.Load(), Quiet: d.quiet.Load(), SkippedQuiet: d.skippedQuiet.Load(),
@@ -83,9 +83,9 @@ func (d *Directory) Stats() Stats {
 	}
 }
 
-// Mark sets Skip and Quiet of drafts as their recipients want. It returns within
-// Options.Timeout: a draft whose recipient's preferences are not known by then, or
-// cannot be had, is left as it is.
+// Mark sets Skip and Quiet of drafts by their recipients' preferences. It returns within
+// Options.Timeout. A draft whose recipient's preferences are not available by then is left
+// unchanged.
 func (d *Directory) Mark(ctx context.Context, drafts []notify.Draft) {
 	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 	defer cancel()
@@ -140,24 +140,24 @@ func (d *Directory) mark(draft *notify.Draft, p Preferences, err error) {
 
 func (d *Directory) warn(err error) {
 	if d.warnings.Allow() {
-		d.o.Log.Warn("preferences not known, delivering", "error", err, "total", d.failedOpen.Load())
+		d.o.Log.Warn("preferences not available, delivering anyway", "error", err, "total", d.failedOpen.Load())
 	}
 }
 
 const placeholder = "{userId}"
 
-// CheckTemplate refuses a URL template that does not name the user exactly once, in
-// its path or query. The rest of it is for whoever fetches to check.
+// CheckTemplate refuses a URL template that does not contain {userId} exactly once, in its
+// path or query. It does not check the rest of the URL (see fetch.CheckURL).
 func CheckTemplate(template string) error {
 	before, _, _ := strings.Cut(template, placeholder)
 	_, path, slashes := strings.Cut(before, "://")
 	if strings.Count(template, placeholder) != 1 || !slashes || !strings.Contains(path, "/") {
-		return errors.New("must name " + placeholder + " once, behind the host")
+		return errors.New("must contain " + placeholder + " once, after the host")
 	}
 	return nil
 }
 
-// Address is the template's URL for a user.
+// Address returns the template's URL for a user.
 func Address(template, userID string) string {
 	return strings.Replace(template, placeholder, url.PathEscape(userID), 1)
 }

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestMutes(t *testing.T) {
+func TestMutesKindsAndPrefixes(t *testing.T) {
 	p := Preferences{Muted: []string{"exact", "marketing.*", "di*", "a*b", ""}}
 	for kind, want := range map[string]bool{
 		"exact": true, "exactly": false, "Exact": false, "marketing.sale": true, "marketing.": true, "marketing": false,
@@ -32,7 +32,7 @@ func TestMutes(t *testing.T) {
 	}
 }
 
-func TestQuietHours(t *testing.T) {
+func TestQuietHoursFollowTheLocalClock(t *testing.T) {
 	berlin := func(from, to string) QuietHours { return QuietHours{from, to, "Europe/Berlin"} }
 	for _, row := range []struct {
 		hours QuietHours
@@ -64,7 +64,7 @@ func TestQuietHours(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
+func TestParsesValidPreferencesOnly(t *testing.T) {
 	p, err := Parse([]byte(`{"muted":["a.*"],"quietHours":{"from":"22:00","to":"07:00","timezone":"Europe/Berlin","x":1},"y":[]}`))
 	want := Preferences{Muted: []string{"a.*"}, QuietHours: &QuietHours{"22:00", "07:00", "Europe/Berlin"}}
 	if err != nil || !reflect.DeepEqual(p, want) {
@@ -80,18 +80,18 @@ func TestParse(t *testing.T) {
 		`{"quietHours":{"from":"22:00","to":"07:00","timezone":"../../etc/passwd"}}`,
 	} {
 		if p, err := Parse([]byte(bad)); err == nil {
-			t.Errorf("%s passes: %+v", bad, p)
+			t.Errorf("%s was accepted: %+v", bad, p)
 		}
 	}
 }
 
-// midnight is in the quiet hours of night.
+// midnight is within the quiet hours of the preferences night.
 var (
 	midnight = time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 	night    = Preferences{Muted: []string{"muted"}, QuietHours: &QuietHours{"22:00", "07:00", ""}}
 )
 
-func TestMark(t *testing.T) {
+func TestMarksDraftsByPreferences(t *testing.T) {
 	var asked atomic.Int64
 	d := New(func(_ context.Context, user string) (Preferences, error) {
 		asked.Add(1)
@@ -101,7 +101,7 @@ func TestMark(t *testing.T) {
 		case "unknown":
 			return Preferences{}, fmt.Errorf("user: %w", ErrNotFound)
 		}
-		return Preferences{}, errors.New("backend is broken")
+		return Preferences{}, errors.New("backend failed")
 	}, Options{Now: func() time.Time { return midnight }})
 	drafts := []notify.Draft{
 		{UserID: "night", Kind: "muted", Urgency: notify.UrgencyHigh},
@@ -125,14 +125,14 @@ func TestMark(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if n := asked.Load(); n != 3 {
-		t.Errorf("asked %d times for 3 users", n)
+		t.Errorf("%d lookups for 3 users", n)
 	}
 	d.Mark(t.Context(), nil)
 }
 
-// A thousand recipients are asked about a few at a time; those who are not known in
-// time get their notifications, and the others what they want.
-func TestMarkIsBounded(t *testing.T) {
+// The lookups of a thousand recipients run a few at a time. A slow lookup does not affect
+// the others, and its draft is delivered.
+func TestLookupsAreLimitedInNumberAndTime(t *testing.T) {
 	var now, most atomic.Int64
 	d := New(func(ctx context.Context, user string) (Preferences, error) {
 		n := now.Add(1)
@@ -158,7 +158,7 @@ func TestMarkIsBounded(t *testing.T) {
 	}
 }
 
-func TestTemplates(t *testing.T) {
+func TestTemplatesContainTheUserOnce(t *testing.T) {
 	for template, ok := range map[string]bool{
 		"https://app/users/{userId}": true, "https://app/p?user={userId}": true, "https://app/?user={userId}": true,
 		"https://app/users": false, "https://app/{userId}/{userId}": false, "https://{userId}/x": false, "{userId}": false, "": false,
