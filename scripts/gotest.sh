@@ -1,41 +1,74 @@
 #!/bin/sh
-# gotest.sh ARGUMENTS OF go test: runs it and prints what it prints without -v,
-# the packages' lines and what failed, then one line that lists every skipped
-# test with its reason. Exits as go test does.
+# gotest.sh ARGUMENTS...: runs `go test` once for each argument, which holds the
+# words of one command line ("-race ./a ./b"), one run after the other.
+#
+# Prints what `go test` prints without -v: a line per package, and what failed.
+# Then the ten slowest tests, and one line with the number of tests and of skipped
+# ones by reason. Exits with the first run's status that is not 0.
 set -u
 
 status=$(mktemp)
 trap 'rm -f "$status"' EXIT
 trap 'exit 130' INT TERM
 
-# -v is the one text form that names skipped tests. awk keeps a package's lines
-# until its last one says whether anybody needs to see them.
-{ go test -v "$@" 2>&1; echo $? >"$status"; } | awk '
+# -v is the only text form that names skipped tests. awk keeps a package's lines
+# until its last line says whether to show them.
+{
+	for arguments; do
+		# shellcheck disable=SC2086 # a list of words
+		go test -v $arguments 2>&1 || echo $? >>"$status"
+	done
+} | awk '
+	function seconds(text) { gsub(/[()s]/, "", text); return text + 0 }
+
 	/^=== (RUN|PAUSE|CONT|NAME) / { current = $3; next }
-	/^ *--- PASS: / { next }
-	match($0, /--- SKIP: [^ ]+ \([0-9.]+s\)$/) {    # a test that prints no newline stands before it
+	/^ *--- (PASS|FAIL): / {
+		tests++
+		if ($1 == "---") { time[ended] = seconds($4); test[ended++] = $3 }    # top level only
+		if ($2 == "PASS:") next
+	}
+	match($0, /--- SKIP: [^ ]+ \([0-9.]+s\)$/) {    # may follow output that ends without a newline
 		split(substr($0, RSTART), word, " ")
-		name = word[3]
-		skip[skips++] = name (name in reason ? " (" reason[name] ")" : "")
+		skip[skips++] = word[3]
+		tests++
 		next
 	}
 	/^(ok  |FAIL|\?   )\t/ {
 		if ($1 == "FAIL") for (i = 0; i < n; i++) print line[i]
 		print
 		fflush()
-		for (i = 0; i < skips; i++) skipped = skipped "; " $2 " " skip[i]
-		n = skips = 0
+		for (i = 0; i < skips; i++) {
+			why = skip[i] in reason ? reason[skip[i]] : "no reason given"
+			if (!(why in count)) order[reasons++] = why
+			if (count[why]++ < 5) names[why] = names[why] ", " $2 " " skip[i]
+			skipped++
+		}
+		for (i = 0; i < ended; i++) { slow[slows] = time[i]; label[slows++] = $2 " " test[i] }
+		n = skips = ended = 0
 		delete reason
 		next
 	}
 	/^PASS$/ { next }
 	{ line[n++] = $0 }
-	match($0, /    [^ ]+\.go:[0-9]+: /) {    # the last thing a skipped test says is why
+	match($0, /    [^ ]+\.go:[0-9]+: /) {    # a skipped test prints its reason last
 		reason[current] = substr($0, RSTART + RLENGTH)
 	}
 	END {
-		for (i = 0; i < n; i++) print line[i]    # what belongs to no package
-		print "skipped: " (skipped == "" ? "nothing" : substr(skipped, 3))
+		for (i = 0; i < n; i++) print line[i]    # lines of no package
+		print "slowest tests:"
+		for (k = 0; k < 10 && k < slows; k++) {
+			best = k
+			for (i = k + 1; i < slows; i++) if (slow[i] > slow[best]) best = i
+			printf "  %7.2f s  %s\n", slow[best], label[best]
+			slow[best] = slow[k]; label[best] = label[k]
+		}
+		if (!skipped) { print "skipped: 0 of " tests + 0 " tests"; exit }
+		for (i = 0; i < reasons; i++) {
+			why = order[i]
+			more = count[why] > 5 ? " and " count[why] - 5 " more" : ""
+			all = all "; " why ": " substr(names[why], 3) more
+		}
+		print "skipped: " skipped " of " tests " tests; " substr(all, 3)
 	}
 '
-exit "$(cat "$status")"
+exit "$(awk 'NR == 1 { code = $1 } END { print code + 0 }' "$status")"

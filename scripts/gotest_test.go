@@ -14,9 +14,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// runGotest runs gotest.sh on a module of one package per file body given, named
-// a, b, …, and returns what it printed and its exit code.
-func runGotest(t *testing.T, bodies ...string) (output string, code int) {
+// runGotest runs gotest.sh in a module of one package per body, named a, b, …,
+// and returns its output and exit code.
+func runGotest(t *testing.T, runs, bodies []string) (output string, code int) {
 	t.Helper()
 	script, err := filepath.Abs("gotest.sh")
 	if err != nil {
@@ -28,7 +28,7 @@ func runGotest(t *testing.T, bodies ...string) (output string, code int) {
 		name := string(rune('a' + i))
 		write(t, filepath.Join(dir, name), name+"_test.go", "package "+name+"\n"+body)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", script, "-count=1", "./...")
+	cmd := exec.CommandContext(t.Context(), "sh", append([]string{script}, runs...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -55,25 +55,36 @@ func TestGotest(t *testing.T) {
 			"func TestS(t *testing.T) { fmt.Print(\"unfinished\"); t.Skip(\"no moon\") }\n" +
 			"func TestT(t *testing.T) { for _, s := range []string{\"x\", \"y\"} { t.Run(s, func(t *testing.T) { t.Parallel(); t.Skip(\"why \" + s) }) } }\n" +
 			"func TestU(t *testing.T) { t.SkipNow() }\n"
+		many   = "import (\"fmt\"; \"testing\")\n" +
+			"func TestM(t *testing.T) { for i := range 7 { t.Run(fmt.Sprint(i), func(t *testing.T) { t.Skip(\"same\") }) } }\n"
+		slow   = "import (\"testing\"; \"time\")\n" +
+			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { time.Sleep(30 * time.Millisecond) }\n"
 		fails  = "import \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"loud\") }\n"
 		panics = "import \"testing\"\nfunc TestB(t *testing.T) { panic(\"boom\") }\n"
 		broken = "func x() { y }\n"
 	)
+	all := []string{"-count=1 ./..."}
 	cases := []struct {
 		name   string
+		runs   []string
 		bodies []string
 		code   int
 		want   []string
 	}{
-		{"all well", []string{passes}, 0, []string{"ok  \tm/a\t", "\nskipped: nothing\n"}},
-		{"skips", []string{passes, skips}, 0, []string{"ok  \tm/b\t", "m/b TestS (no moon)", "m/b TestT/x (why x)", "m/b TestT/y (why y)", "; m/b TestU\n"}},
-		{"a failure beside skips", []string{fails, skips}, 1, []string{"loud", "--- FAIL: TestF", "FAIL\tm/a\t", "ok  \tm/b\t", "m/b TestS (no moon)"}},
-		{"a panic", []string{panics}, 1, []string{"panic: boom", "FAIL\tm/a\t"}},
-		{"a package that does not compile", []string{broken, passes}, 1, []string{"undefined: y", "FAIL\tm/a [build failed]", "ok  \tm/b\t"}},
+		{"all pass", all, []string{passes}, 0, []string{"ok  \tm/a\t", "\nskipped: 0 of 1 tests\n"}},
+		{"skips", all, []string{passes, skips}, 0, []string{
+			"ok  \tm/b\t", "\nskipped: 4 of 6 tests; no moon: m/b TestS; ", "why x: m/b TestT/x", "why y: m/b TestT/y", "; no reason given: m/b TestU\n",
+		}},
+		{"many skips for one reason", all, []string{many}, 0, []string{"skipped: 7 of 8 tests; same: m/a TestM/0, ", "m/a TestM/4 and 2 more\n"}},
+		{"the slowest first", all, []string{slow}, 0, []string{"slowest tests:\n     0.03 s  m/a TestSlow\n     0.00 s  m/a TestFast\n"}},
+		{"several runs", []string{"-count=1 ./a", "-count=1 ./b"}, []string{fails, passes}, 1, []string{"FAIL\tm/a\t", "ok  \tm/b\t", "skipped: 0 of 2 tests"}},
+		{"a failure beside skips", all, []string{fails, skips}, 1, []string{"loud", "--- FAIL: TestF", "FAIL\tm/a\t", "ok  \tm/b\t", "no moon: m/b TestS"}},
+		{"a panic", all, []string{panics}, 1, []string{"panic: boom", "FAIL\tm/a\t"}},
+		{"a package that does not compile", all, []string{broken, passes}, 1, []string{"undefined: y", "FAIL\tm/a [build failed]", "ok  \tm/b\t"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			out, code := runGotest(t, c.bodies...)
+			out, code := runGotest(t, c.runs, c.bodies)
 			if code != c.code {
 				t.Errorf("exit code %d, want %d", code, c.code)
 			}

@@ -99,8 +99,9 @@ func user(t *testing.T, stage []string) (uid, gid uint32) {
 // lets through, then its entry point and health check as its user in a root
 // directory that holds nothing else, in the environment of compose.
 func TestImageRunsAlone(t *testing.T) {
+	redistest.Require(t, "redis-server")
 	if os.Geteuid() != 0 {
-		t.Skip("chroot needs root")
+		redistest.Missing(t, "chroot needs root")
 	}
 	file := parseDockerfile(t)
 	root := t.TempDir()

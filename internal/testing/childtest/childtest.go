@@ -11,13 +11,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"herald/internal/testing/redistest"
 )
 
 // Start starts cmd and returns its standard input and the lines of its standard
 // output. The kernel kills it when the test process dies. Its standard error is the
 // test's unless cmd sets another. The caller must end it and call cmd.Wait.
+// Under -short it skips the test.
 func Start(t testing.TB, cmd *exec.Cmd) (in io.WriteCloser, lines *bufio.Scanner) {
 	t.Helper()
+	redistest.Require(t, cmd.Path)
 	if cmd.Stderr == nil {
 		cmd.Stderr = os.Stderr
 	}

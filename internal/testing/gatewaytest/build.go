@@ -1,23 +1,33 @@
-// Package gatewaytest builds the gateway and runs it as a process of its own,
-// so that tests meet it as clients and operators do: over the network, through
-// its environment, by signals. It knows the wire and nothing of the rooms behind
-// it, so that no mistake can be shared by a test and what it tests.
+// Package gatewaytest builds the gateway and runs it as a separate process. A test
+// drives it as clients and operators do: over the network, through environment
+// variables, by signals. The package imports nothing of the gateway, so a test and
+// the code under test cannot share a mistake.
 package gatewaytest
 
 import (
+	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"herald/internal/testing/redistest"
 )
 
-// Main runs a package's tests, fails on leaked goroutines and removes what
-// Build has left. Packages that call Build call it from TestMain.
+// BuildsVariable names an environment variable with a directory that several test
+// processes share. A gateway that one of them built there is not built again, so
+// the directory must be empty when the test run starts. Without it each process
+// builds its own.
+const BuildsVariable = "HERALD_TEST_BUILDS"
+
+// Main runs a package's tests, fails on leaked goroutines and removes the programs
+// that Build made. Every package that calls Build calls it from TestMain.
 func Main(m *testing.M, options ...goleak.Option) {
 	options = append(options, goleak.Cleanup(func(code int) {
 		removeBuilds()
@@ -26,61 +36,91 @@ func Main(m *testing.M, options ...goleak.Option) {
 	goleak.VerifyTestMain(m, options...)
 }
 
-// build is one program, compiled at most once.
+// build is one program, compiled at most once in this process.
 type build struct {
-	once   sync.Once
-	path   string
-	output []byte // of go build, if it failed
-	err    error
+	once sync.Once
+	path string
+	err  error // with the output of go build
 }
 
 var builds struct {
 	sync.Mutex
-	dir    string            // guarded by Mutex; "" until the first build
+	own    string            // guarded by Mutex; "" unless this process made a directory
 	byFlag map[string]*build // guarded by Mutex
 }
 
-// Build compiles ./cmd/gateway, once for each list of further flags of go build,
-// and returns the program's path. It is built with -race if the test is.
+// Build compiles ./cmd/gateway once for each list of go build flags and returns
+// the program's path. It adds -race if the test was built with -race. Under -short
+// it skips the test.
 func Build(t testing.TB, flags ...string) string {
 	t.Helper()
+	redistest.Require(t, "go")
 	if raceEnabled {
 		flags = append([]string{"-race"}, flags...)
 	}
-	b, file := buildFor(t, strings.Join(flags, " "))
-	b.once.Do(func() {
-		args := append([]string{"build", "-buildvcs=false", "-o", file}, flags...)
-		b.output, b.err = exec.Command("go", append(args, "herald/cmd/gateway")...).CombinedOutput()
-	})
+	b, err := buildFor(strings.Join(flags, " "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.once.Do(func() { b.err = compile(b.path, flags) })
 	if b.err != nil {
-		t.Fatalf("build the gateway: %v\n%s", b.err, b.output)
+		t.Fatalf("build the gateway: %v", b.err)
 	}
 	return b.path
 }
 
-func buildFor(t testing.TB, flags string) (b *build, file string) {
-	t.Helper()
+// compile builds the program unless another process has. The file lock makes
+// processes with the same flags wait for one build.
+func compile(file string, flags []string) error {
+	lock, err := os.OpenFile(file+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	args := append([]string{"build", "-buildvcs=false", "-o", file + ".new"}, flags...)
+	if out, err := exec.Command("go", append(args, "herald/cmd/gateway")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.Rename(file+".new", file)
+}
+
+func buildFor(flags string) (*build, error) {
 	builds.Lock()
 	defer builds.Unlock()
-	if builds.dir == "" {
-		dir, err := os.MkdirTemp("", "gatewaytest")
-		if err != nil {
-			t.Fatal(err)
+	if b := builds.byFlag[flags]; b != nil {
+		return b, nil
+	}
+	dir := os.Getenv(BuildsVariable)
+	if dir == "" {
+		if builds.own == "" {
+			own, err := os.MkdirTemp("", "gatewaytest")
+			if err != nil {
+				return nil, err
+			}
+			builds.own = own
 		}
-		builds.dir, builds.byFlag = dir, map[string]*build{}
+		dir = builds.own
 	}
-	b = builds.byFlag[flags]
-	if b == nil {
-		b = &build{path: filepath.Join(builds.dir, "gateway"+strconv.Itoa(len(builds.byFlag)))}
-		builds.byFlag[flags] = b
+	if builds.byFlag == nil {
+		builds.byFlag = map[string]*build{}
 	}
-	return b, b.path
+	hash := fnv.New64a()
+	hash.Write([]byte(flags))
+	b := &build{path: filepath.Join(dir, fmt.Sprintf("gateway-%x", hash.Sum64()))}
+	builds.byFlag[flags] = b
+	return b, nil
 }
 
 func removeBuilds() {
 	builds.Lock()
 	defer builds.Unlock()
-	if builds.dir != "" {
-		_ = os.RemoveAll(builds.dir)
+	if builds.own != "" {
+		_ = os.RemoveAll(builds.own)
 	}
 }

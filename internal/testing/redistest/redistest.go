@@ -36,20 +36,33 @@ type Server struct {
 	logMu sync.Mutex
 }
 
-// Require returns the path of a program that a test cannot do without. Where it
-// is missing the test is skipped, or fails if REQUIRE_TOOLS is set, as `make
-// test` does after it has installed everything.
+// Require returns the path of a program that the test starts. Under -short it
+// skips the test. If the program is not installed it calls Missing.
 func Require(t testing.TB, program string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short starts no processes")
+	}
 	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
+	if err != nil {
+		Missing(t, program+" is not installed: run `make deps`")
 	}
-	if os.Getenv("REQUIRE_TOOLS") != "" {
-		t.Fatalf("%s is not installed: run `make deps`", program)
+	return path
+}
+
+// Missing skips a test that this machine cannot run. In CI (CI=true) it fails the
+// test instead. The variable REQUIRE_TOOLS overrides CI; empty, "0" and "false"
+// mean skip.
+func Missing(t testing.TB, reason string) {
+	t.Helper()
+	required, set := os.LookupEnv("REQUIRE_TOOLS")
+	if !set {
+		required = os.Getenv("CI")
 	}
-	t.Skipf("%s is not installed: run `make deps`", program)
-	return ""
+	if required != "" && required != "0" && required != "false" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
 }
 
 // Start runs a redis-server without persistence, plus any further arguments
