@@ -55,9 +55,9 @@ func TestGotest(t *testing.T) {
 			"func TestS(t *testing.T) { fmt.Print(\"unfinished\"); t.Skip(\"no moon\") }\n" +
 			"func TestT(t *testing.T) { for _, s := range []string{\"x\", \"y\"} { t.Run(s, func(t *testing.T) { t.Parallel(); t.Skip(\"why \" + s) }) } }\n" +
 			"func TestU(t *testing.T) { t.SkipNow() }\n"
-		many   = "import (\"fmt\"; \"testing\")\n" +
+		many = "import (\"fmt\"; \"testing\")\n" +
 			"func TestM(t *testing.T) { for i := range 7 { t.Run(fmt.Sprint(i), func(t *testing.T) { t.Skip(\"same\") }) } }\n"
-		slow   = "import (\"testing\"; \"time\")\n" +
+		slow = "import (\"testing\"; \"time\")\n" +
 			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { time.Sleep(30 * time.Millisecond) }\n"
 		fails  = "import \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"loud\") }\n"
 		panics = "import \"testing\"\nfunc TestB(t *testing.T) { panic(\"boom\") }\n"
