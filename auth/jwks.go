@@ -14,37 +14,39 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// KeySetSource returns a JSON Web Key Set (RFC 7517, 5). renew asks for one that
-// is not older than a few seconds; otherwise any that is not out of date will do.
+// KeySetSource returns a JSON Web Key Set (RFC 7517, section 5). If renew is set,
+// the set must be at most a few seconds old; otherwise a cached one will do. It
+// returns when ctx ends.
 type KeySetSource func(ctx context.Context, renew bool) ([]byte, error)
 
-// JWKSOptions of a JWKS. The zero value works.
+// JWKSOptions configures a JWKS. The zero value works.
 type JWKSOptions struct {
-	Every   time.Duration    // how often the source is asked whether the set has changed; default 1 min
-	Unknown time.Duration    // how often, at the most, an unknown key id makes it ask for a newer one; default 10 s
-	Keep    time.Duration    // for how long a set is good while the source fails; default 1 h
-	Budget  time.Duration    // the longest that a request waits for the source; default 3 s
+	Every   time.Duration    // age after which the set is fetched again; default 1 min
+	Unknown time.Duration    // least time between fetches for unknown key ids; default 10 s
+	Keep    time.Duration    // how long a set is used while the source fails; default 1 h
+	Budget  time.Duration    // timeout of one fetch; default 3 s
 	Now     func() time.Time // default: time.Now
 }
 
-// JWKS are keys that somebody else publishes and changes. It is safe for
+// JWKS holds the keys that an issuer publishes and rotates. It is safe for
 // concurrent use.
 type JWKS struct {
 	// Static after construction.
 	source KeySetSource
 	o      JWKSOptions
 
-	asking sync.Mutex // held while the source is asked; taken before mu
+	asking chan struct{} // holds one token while the source is asked; taken before mu; never closed
 
 	mu      sync.Mutex
-	keys    map[string]jwtKey // guarded by mu; never changes once it is here
+	keys    map[string]jwtKey // guarded by mu; the map itself is never modified
 	got     time.Time         // guarded by mu; when the source last answered
-	tried   time.Time         // guarded by mu; when it was last asked
-	failed  error             // guarded by mu; what became of that
-	renewed time.Time         // guarded by mu; when it was last asked because of an unknown key id
+	tried   time.Time         // guarded by mu; when the source was last asked
+	failed  error             // guarded by mu; the outcome of that
+	renewed time.Time         // guarded by mu; when the source was last asked for an unknown key id
 }
 
-// NewJWKS returns keys from source, which is not asked before the first token.
+// NewJWKS returns the keys that source publishes. The first token starts the
+// first fetch.
 func NewJWKS(source KeySetSource, o JWKSOptions) *JWKS {
 	for _, d := range []struct {
 		field     *time.Duration
@@ -57,14 +59,14 @@ func NewJWKS(source KeySetSource, o JWKSOptions) *JWKS {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &JWKS{source: source, o: o}
+	return &JWKS{source: source, o: o, asking: make(chan struct{}, 1)}
 }
 
-// retry is how soon a source that failed is asked again.
+// retry is the least time between fetches from a source that fails.
 const retry = time.Second
 
-// key finds a key by its id. One that is not in the set may be newer than the
-// set. ErrUnavailable: the source fails, so nobody can say.
+// key returns the key with that id, and fetches a newer set if the current one
+// has none. It returns ErrUnavailable if the source fails or ctx ends first.
 func (j *JWKS) key(ctx context.Context, id string) (jwtKey, error) {
 	keys, err := j.current(ctx)
 	if err != nil {
@@ -83,25 +85,41 @@ func (j *JWKS) key(ctx context.Context, id string) (jwtKey, error) {
 	return key, nil
 }
 
-// current asks the source if it is time. Only one request at a time does so, and
-// the others wait only if there is nothing they could use.
+// current returns the keys and refreshes them if that is due. One request fetches;
+// the others wait for it only if they have no keys to use meanwhile.
 func (j *JWKS) current(ctx context.Context) (map[string]jwtKey, error) {
 	keys, due := j.look()
 	if !due {
 		return j.usable(keys)
 	}
-	if keys == nil {
-		j.asking.Lock()
-	} else if !j.asking.TryLock() {
-		return keys, nil
+	if keys != nil {
+		select {
+		case j.asking <- struct{}{}:
+		default:
+			return keys, nil
+		}
+	} else if err := j.startAsking(ctx); err != nil {
+		return nil, err
 	}
-	defer j.asking.Unlock()
-	if keys, due = j.look(); due { // another may have asked while this one waited
+	defer j.stopAsking()
+	if _, due = j.look(); due { // no other request has fetched meanwhile
 		j.ask(ctx, false)
-		keys, _ = j.look()
 	}
+	keys, _ = j.look()
 	return j.usable(keys)
 }
+
+// startAsking waits until no other request asks the source, or ctx ends.
+func (j *JWKS) startAsking(ctx context.Context) error {
+	select {
+	case j.asking <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return noKeySet(ctx.Err())
+	}
+}
+
+func (j *JWKS) stopAsking() { <-j.asking }
 
 func (j *JWKS) usable(keys map[string]jwtKey) (map[string]jwtKey, error) {
 	if keys == nil {
@@ -110,7 +128,7 @@ func (j *JWKS) usable(keys map[string]jwtKey) (map[string]jwtKey, error) {
 	return keys, nil
 }
 
-// look returns the keys, nil if they are out of date, and whether to ask for others.
+// look returns the keys, nil if they are older than Keep, and whether a fetch is due.
 func (j *JWKS) look() (keys map[string]jwtKey, due bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -121,31 +139,41 @@ func (j *JWKS) look() (keys map[string]jwtKey, due bool) {
 	return keys, now.Sub(j.got) >= j.o.Every && now.Sub(j.tried) >= retry
 }
 
-// renew asks the source for a newer set, unless that was done a moment ago: then
-// the answer is what it was.
+// renew fetches a newer set. Within Unknown of the last time it returns that
+// fetch's outcome instead.
 func (j *JWKS) renew(ctx context.Context) (map[string]jwtKey, error) {
-	j.asking.Lock()
-	defer j.asking.Unlock()
-	now := j.o.Now()
-	j.mu.Lock()
-	due := now.Sub(j.renewed) >= j.o.Unknown
-	if due {
-		j.renewed = now
+	if err := j.startAsking(ctx); err != nil {
+		return nil, err
 	}
-	j.mu.Unlock()
-	if due {
+	defer j.stopAsking()
+	if j.renewable() {
 		j.ask(ctx, true)
+		if ctx.Err() != nil {
+			return nil, noKeySet(ctx.Err())
+		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.keys, j.failed
 }
 
-// ask is called with asking held. A set without a usable key changes nothing.
+func (j *JWKS) renewable() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.o.Now().Sub(j.renewed) >= j.o.Unknown
+}
+
+// ask fetches a set. One without a usable key counts as a failure and changes no
+// key. The caller holds asking. If ctx is canceled, the outcome is not kept: it says
+// nothing about the source, which the next request asks. A deadline that passes counts
+// as a failure, or each request would wait for a source that hangs.
 func (j *JWKS) ask(ctx context.Context, renew bool) {
-	ctx, cancel := context.WithTimeout(ctx, j.o.Budget)
+	fetch, cancel := context.WithTimeout(ctx, j.o.Budget)
 	defer cancel()
-	text, err := j.source(ctx, renew)
+	text, err := j.source(fetch, renew)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
 	var keys map[string]jwtKey
 	if err == nil {
 		keys, err = parseKeySet(text)
@@ -154,14 +182,21 @@ func (j *JWKS) ask(ctx context.Context, renew bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.tried, j.failed = now, nil
+	if renew {
+		j.renewed = now
+	}
 	if err != nil {
-		j.failed = &refusal{kind: ErrUnavailable, detail: errNoKeySet.detail, cause: err}
+		j.failed = noKeySet(err)
 		return
 	}
 	j.keys, j.got = keys, now
 }
 
-var errNoKeySet = &refusal{kind: ErrUnavailable, detail: "the keys of tokens cannot be had now"}
+var errNoKeySet = &refusal{kind: ErrUnavailable, detail: "the keys of tokens are not available now"}
+
+func noKeySet(cause error) error {
+	return &refusal{kind: ErrUnavailable, detail: errNoKeySet.detail, cause: cause}
+}
 
 // CheckKeySet refuses what holds no key that tokens could be verified with.
 func CheckKeySet(text []byte) error {

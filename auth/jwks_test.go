@@ -221,3 +221,56 @@ func TestKeySetConcurrently(t *testing.T) {
 	group.Wait()
 	p.wantAsked(t, 2)
 }
+
+// A request that is given up while another one waits for the source returns at once,
+// and one that is given up while it asks says nothing about the source.
+func TestKeySetWaitsEndWithTheirRequest(t *testing.T) {
+	k := asymmetric()
+	set := keySetOf(t, k.ed.Public(), `,"kid":"k"`)
+	for name, kid := range map[string]string{"no keys yet": "k", "unknown key id": "other"} {
+		t.Run(name, func(t *testing.T) {
+			asked, answer := make(chan struct{}), make(chan struct{})
+			j := NewJWKS(func(ctx context.Context, renew bool) ([]byte, error) {
+				if renew != (kid == "other") {
+					return []byte(set), nil
+				}
+				asked <- struct{}{}
+				select {
+				case <-answer:
+					return []byte(set), nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}, JWKSOptions{Budget: time.Hour})
+			key := func(ctx context.Context) <-chan error {
+				done := make(chan error, 1)
+				go func() { _, err := j.key(ctx, kid); done <- err }()
+				return done
+			}
+			asking, giveUp := context.WithCancel(t.Context())
+			first := key(asking)
+			<-asked
+			waiting, cancel := context.WithCancel(t.Context())
+			second := key(waiting)
+			cancel()
+			select {
+			case err := <-second:
+				if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+					t.Errorf("the one that waited: %v", err)
+				}
+			case <-time.After(10 * time.Second): // only when it fails
+				t.Fatal("waits for another request's answer after its own end")
+			}
+			giveUp()
+			if err := <-first; !errors.Is(err, ErrUnavailable) {
+				t.Errorf("the one that asked: %v", err)
+			}
+			third := key(t.Context())
+			<-asked
+			close(answer)
+			if err := <-third; err != nil && kid == "k" || kid == "other" && !errors.Is(err, errKeyID) {
+				t.Errorf("the next one: %v", err)
+			}
+		})
+	}
+}
