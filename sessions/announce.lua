@@ -1,8 +1,8 @@
--- Tells every node which sessions are gone; takes no KEYS and no ARGV of its
--- own. Call it last: a node that hears of a session must find it deleted, and a
--- PUBLISH that Redis refuses must leave it deleted.
+-- Publishes which sessions were deleted; takes no KEYS or ARGV. Call it last: a node
+-- that receives the message must find the session deleted, and a PUBLISH that Redis
+-- refuses must leave it deleted.
 --
--- One message is "<user id> <handle> <handle>...", at most `most` handles.
+-- A message is "<user id> <handle> <handle>...", with at most `most` handles.
 
 local function announce(channel, user, handles, most)
   for from = 1, #handles, most do

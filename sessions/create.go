@@ -12,11 +12,11 @@ var createLua string
 
 var createScript = newScript(sessionLua, indexLua, membersLua, createLua)
 
-// Create starts a session of a user and returns its secret id, which cannot be
-// had again. Members of data that are null are left out.
+// Create creates a session of a user and returns its secret id, which is not stored and
+// can't be retrieved later. Members of data that are null are left out.
 //
-// After redisx.ErrUnavailable a session may exist whose id nobody knows; it ends by
-// itself, and List shows it until then.
+// After redisx.ErrUnavailable the session may exist without anyone having its id. List
+// shows it until it expires.
 func (s *Store) Create(ctx context.Context, userID string, data map[string]json.RawMessage) (id string, _ Session, _ error) {
 	id = newID()
 	session, err := s.create(ctx, Handle(id), userID, data)

@@ -4,21 +4,21 @@
 -- KEYS[2]  user:{id}:sessions
 -- ARGV[1]  handle
 -- ARGV[2]  user id
--- ARGV[3]  sliding life, ms
--- ARGV[4]  absolute life, ms
--- ARGV[5]  data members, as members.lua reads them; removals mean nothing here
+-- ARGV[3]  sliding lifetime, ms
+-- ARGV[4]  absolute lifetime, ms
+-- ARGV[5]  data members in the format of members.lua; removals are ignored
 --
 -- Returns {expiry in ms, {field, value, ...}}.
 --
 -- The index is written first: if Redis refuses the first write (out of memory),
--- nothing is stored, and a handle without its session does no harm.
+-- nothing is stored. A handle without its session is harmless.
 
 local now = clock()
 local absolute = now + tonumber(ARGV[4])
 local expires = math.min(now + tonumber(ARGV[3]), absolute)
 
 redis.call('ZADD', KEYS[2], ms(expires), ARGV[1])
-settle(KEYS[2], now)
+prune_and_expire(KEYS[2], now)
 
 local fields = {
   'userId', ARGV[2], 'createdAt', ms(now), 'lastUsedAt', ms(now), 'absoluteExpiresAt', ms(absolute),

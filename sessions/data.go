@@ -15,16 +15,16 @@ import (
 // Limits on a session's data.
 const (
 	MaxMembers   = 128      // members of a session's data
-	MaxDataBytes = 64 << 10 // bytes of all members' names and JSON together
+	MaxDataBytes = 64 << 10 // sum of the names and JSON of all members, bytes
 )
 
-// pack checks a change of the data and puts it into the form that members.lua
-// reads. The change is a merge patch (RFC 7396) at the top level only: a member
-// that is null is removed, any other replaces what was there, whole.
+// pack checks a change of the data and encodes it in the format of members.lua. The
+// change is a merge patch (RFC 7396) at the top level only: a null member is removed,
+// any other replaces the old one.
 //
-// It refuses what cannot fit into any session; whether the merged data fits is
-// known only to the script. A change may remove as much as a full session holds
-// and set as much again.
+// pack refuses a change that can't fit into any session. Only the script can tell
+// whether the merged data fits. A change may remove a full session's data and set as
+// much again.
 func pack(data map[string]json.RawMessage) (string, error) {
 	var b strings.Builder
 	var set, removed weight
@@ -46,7 +46,7 @@ func pack(data map[string]json.RawMessage) (string, error) {
 	return b.String(), nil
 }
 
-// weight is how much of the limits some members use up.
+// weight is the number and size of some members.
 type weight struct{ members, bytes int }
 
 func (w *weight) add(bytes int) error {
@@ -66,23 +66,23 @@ var (
 	errBytes   = fmt.Errorf("%w: more than %d bytes", ErrData, MaxDataBytes)
 )
 
-// checkMember refuses what could not be given back as JSON, and names with
-// control characters, which would end up in logs and on terminals.
+// checkMember refuses values that are not valid JSON in UTF-8, and names with control
+// characters, which would reach logs and terminals.
 func checkMember(name string, value json.RawMessage) error {
 	switch {
 	case !utf8.ValidString(name):
-		return badMember(name, "its name is not UTF-8")
+		return badMember(name, "the name is not UTF-8")
 	case strings.ContainsFunc(name, unicode.IsControl):
-		return badMember(name, "its name has control characters")
+		return badMember(name, "the name has control characters")
 	case !json.Valid(value):
-		return badMember(name, "it is not JSON")
+		return badMember(name, "the value is not JSON")
 	case !utf8.Valid(value):
-		return badMember(name, "it is not UTF-8")
+		return badMember(name, "the value is not UTF-8")
 	}
 	return nil
 }
 
-// badMember quotes the name, and no more of it than fits on a line.
+// badMember quotes at most 64 bytes of the name.
 func badMember(name, why string) error {
 	const most = 64 // bytes of the name
 	if len(name) > most {
@@ -91,7 +91,7 @@ func badMember(name, why string) error {
 	return fmt.Errorf("%w: member %q: %s", ErrData, name, why)
 }
 
-// isNull reports whether valid JSON is null, as sent: white space may be around it.
+// isNull reports whether valid JSON is null, possibly surrounded by white space.
 func isNull(value json.RawMessage) bool {
 	return string(bytes.Trim(value, " \t\r\n")) == "null"
 }

@@ -10,14 +10,13 @@ import (
 	"herald/internal/redisx"
 )
 
-// expiriesChunk is how many handles one pipeline asks for; each pipeline is a
-// Redis call with a budget of its own, so that many handles do not exceed it.
+// expiriesChunk limits the handles of one pipeline. Each pipeline has the whole budget, so
+// that many handles don't exceed it.
 const expiriesChunk = 1000
 
-// Expiries returns, for each handle, when its session expires unless it is used
-// before; the zero time if it is gone (or is not a handle). It slides nothing.
-// It is for a node's re-check of many sessions, whose revocations it may have
-// missed.
+// Expiries returns the expiry of each handle's session, or the zero time if the session
+// does not exist or the handle is malformed. It does not slide expiries. A node uses it
+// to re-check many sessions whose revocations it may have missed.
 func (s *Store) Expiries(ctx context.Context, handles []string) ([]time.Time, error) {
 	expiries := make([]time.Time, len(handles))
 	for from := 0; from < len(handles); from += expiriesChunk {
@@ -29,7 +28,7 @@ func (s *Store) Expiries(ctx context.Context, handles []string) ([]time.Time, er
 	return expiries, nil
 }
 
-// expiries fills into, which is as long as handles.
+// expiries stores its results in into, which must be as long as handles.
 func (s *Store) expiries(ctx context.Context, handles []string, into []time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()

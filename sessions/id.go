@@ -11,14 +11,14 @@ const (
 	hexLength = 2 * idBytes // characters in an id, and in a handle (SHA-256 is as long)
 )
 
-// newID cannot fail: crypto/rand ends the process rather than return weak bytes.
+// newID never fails: crypto/rand crashes the process rather than return weak bytes.
 func newID() string {
 	var b [idBytes]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 
-// Handle is the name under which a session may be stored, logged and shown: the
+// Handle returns the public name of a session, which may be stored, logged and shown: the
 // hex SHA-256 of the id's text. It does not check the id.
 func Handle(id string) string {
 	sum := sha256.Sum256([]byte(id))
@@ -26,12 +26,11 @@ func Handle(id string) string {
 }
 
 // ValidID reports whether s has the form of a session id: 64 lower-case hex
-// digits. Another spelling of the same number is another text with another
-// handle, and is refused.
+// digits. Upper-case digits would give another handle and are refused.
 func ValidID(s string) bool { return lowerHex(s) }
 
-// ValidHandle reports whether s has the form of a handle. Ids and handles look
-// alike; nothing but the caller's care tells a secret from a name.
+// ValidHandle reports whether s has the form of a handle. Ids have the same form, so the
+// caller must not confuse a secret id with a handle.
 func ValidHandle(s string) bool { return lowerHex(s) }
 
 func lowerHex(s string) bool {

@@ -1,19 +1,18 @@
--- Upkeep of the index user:{id}:sessions, for every script that touches it;
--- takes no KEYS and no ARGV of its own.
+-- Functions for the index user:{id}:sessions; takes no KEYS or ARGV.
 --
--- The index key's name comes from the user id stored in the session, so it
--- cannot be declared in KEYS: these scripts need one primary, not Redis Cluster.
+-- The name of the index key is built from the user id in the session, so it can't be
+-- declared in KEYS. These scripts need one primary and don't run on Redis Cluster.
 
 local function index_key(user)
   return 'user:{' .. user .. '}:sessions'
 end
 
--- Call it after every change of the index. It prunes dead handles, at most 500
--- at a time so that no call blocks Redis for long, and lets the index key live
--- exactly as long as its longest-lived session. A pruned handle's session is
--- deleted with it: Redis may still hold it, and a clock that steps back would
--- bring to life a session that no revoke-all can find.
-local function settle(index, now)
+-- Call it after every change of the index. It prunes expired handles, at most 500 per
+-- call so as not to block Redis, and makes the index key expire with its last session.
+-- It also deletes the sessions of pruned handles. Redis may still have their keys, and
+-- after a clock step backwards such a session would be live but invisible to
+-- revoke-all.
+local function prune_and_expire(index, now)
   local dead = redis.call('ZRANGEBYSCORE', index, '-inf', ms(now), 'LIMIT', 0, 500)
   for _, handle in ipairs(dead) do
     redis.call('DEL', 'session:' .. handle)

@@ -14,12 +14,12 @@ var listLua string
 
 var listScript = newScript(sessionLua, indexLua, listLua)
 
-// listedBytes bounds one answer of List; it is the fields of 64 full sessions.
+// listedBytes limits a reply of list.lua: the fields of 64 full sessions.
 const listedBytes = 4 << 20
 
-// List returns the live sessions of a user, newest first, and slides none. It
-// takes time in proportion to their number. After about 4 MiB of data, spent on
-// those that expire last, the Data of the rest is nil; Peek has it.
+// List returns the live sessions of a user, newest first, without sliding them. Its time
+// is proportional to their number. It returns about 4 MiB of data, of the sessions that
+// expire last; the Data of the others is nil, and Peek returns it.
 func (s *Store) List(ctx context.Context, userID string) ([]Session, error) {
 	sessions, err := s.list(ctx, userID)
 	if err != nil {
@@ -71,8 +71,7 @@ func listed(row any) (Session, error) {
 	return session, err
 }
 
-// newestFirst orders by creation, and sessions of the same millisecond by handle,
-// so that two lists of the same sessions are the same.
+// newestFirst orders by creation time, then by handle for a stable order.
 func newestFirst(a, b Session) int {
 	if c := b.CreatedAt.Compare(a.CreatedAt); c != 0 {
 		return c

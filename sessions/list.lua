@@ -1,11 +1,11 @@
--- Reads the live sessions of a user, prunes the index of all others.
+-- Returns the live sessions of a user and prunes the others from the index.
 --
 -- KEYS[1]  user:{id}:sessions
--- ARGV[1]  bytes of fields after which the rest comes without its data, so that
---          a user with thousands of sessions cannot make one answer of gigabytes
+-- ARGV[1]  bytes of fields after which sessions are returned without data. It limits
+--          the reply for a user with thousands of sessions
 --
 -- Returns {{handle, whole, expiry in ms, {field, value, ...}}, ...}, latest
--- expiry first; whole is 1, or 0 if the fields are without data.
+-- expiry first; whole is 1, or 0 without data fields.
 
 local now = clock()
 local left = tonumber(ARGV[1])
@@ -33,5 +33,5 @@ for _, handle in ipairs(redis.call('ZREVRANGE', KEYS[1], 0, -1)) do
     redis.call('ZREM', KEYS[1], handle)
   end
 end
-settle(KEYS[1], now)
+prune_and_expire(KEYS[1], now)
 return sessions

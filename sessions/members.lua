@@ -1,8 +1,8 @@
--- Reads data members out of one ARGV; takes no KEYS and no ARGV of its own.
+-- Parses data members from one argument; takes no KEYS or ARGV.
 --
--- The form is <bytes>:<name><bytes>:<value>, repeated, nothing between. It keeps
--- every byte of the JSON, which cjson would not. An empty value, which is no
--- JSON, means: remove this member.
+-- The format is <bytes>:<name><bytes>:<value>, repeated without separators. Unlike
+-- cjson it keeps every byte of the JSON. An empty value, which is not JSON, removes the
+-- member.
 
 local function members(packed)
   local at = 1

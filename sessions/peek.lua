@@ -1,4 +1,4 @@
--- Reads a live session and changes nothing.
+-- Reads a live session without changing it.
 --
 -- KEYS[1]  session:<handle>
 --

@@ -7,16 +7,16 @@ import (
 	"herald/notify"
 )
 
-// RevokedChannel is where a revocation is published, after the deletion, for
-// ParseRevocation to read. A node that was not listening then hears nothing of
-// it later: Expiries is the remedy.
+// RevokedChannel is the pub/sub channel of revocations, which are published after the
+// deletion and parsed by ParseRevocation. A node that was not subscribed at that time must
+// re-check its sessions with Expiries.
 const RevokedChannel = "herald:revoked"
 
-// maxRevoked is how many handles one message names at most, about 65 KB; RevokeAll
-// publishes as many messages as it takes.
+// maxRevoked limits the handles of one message, about 65 KB. RevokeAll publishes several
+// messages if necessary.
 const maxRevoked = 1000
 
-// Revocation says which sessions of a user are gone.
+// Revocation names deleted sessions of a user.
 type Revocation struct {
 	UserID  string
 	Handles []string // at least one
@@ -24,9 +24,8 @@ type Revocation struct {
 
 var errRevocation = errors.New("not a revocation: want <user id> and 1 to 1000 handles, one space before each")
 
-// ParseRevocation reads a message of RevokedChannel. Anyone with access to Redis
-// may publish there, so it takes nothing but the exact form that Revoke and
-// RevokeAll publish; of anything else it takes no part.
+// ParseRevocation parses a message of RevokedChannel. Any client of Redis may publish
+// there, so it accepts only the exact format of Revoke and RevokeAll.
 func ParseRevocation(payload string) (Revocation, error) {
 	userID, rest, ok := strings.Cut(payload, " ")
 	if !ok || !notify.ValidUserID(userID) || len(rest) > maxRevoked*(hexLength+1)-1 {

@@ -17,12 +17,12 @@ var (
 	revokeAllScript = newScript(announceLua, revokeAllLua)
 )
 
-// Revoke ends a session for good and announces it on RevokedChannel, in that
-// order; ErrNotFound if there was none.
+// Revoke deletes a session and then publishes that on RevokedChannel. It returns
+// ErrNotFound if the session does not exist.
 //
-// If Redis refuses the announcement alone (its ACL does not allow the channel),
-// the session is gone and the error is redisx.ErrUnavailable; nodes then find out by
-// their own re-check (Expiries).
+// If Redis refuses only the PUBLISH (its ACL does not allow the channel), the session is
+// deleted and the error is redisx.ErrUnavailable. Nodes then notice at their next re-check
+// (Expiries).
 func (s *Store) Revoke(ctx context.Context, handle string) error {
 	if !ValidHandle(handle) {
 		return fmt.Errorf("revoke session: %w", ErrNotFound)
@@ -34,9 +34,9 @@ func (s *Store) Revoke(ctx context.Context, handle string) error {
 	return nil
 }
 
-// RevokeAll ends all sessions of a user, as Revoke does one, and returns how
-// many live ones there were; none is not an error. A session created at the
-// same time is ended or not created yet, never half of it.
+// RevokeAll deletes all sessions of a user and publishes that, as Revoke does for one. It
+// returns how many it deleted; zero is not an error. A session created at the same time
+// is deleted as a whole, or created afterwards.
 func (s *Store) RevokeAll(ctx context.Context, userID string) (int, error) {
 	n, err := s.revokeAll(ctx, userID)
 	if err != nil {

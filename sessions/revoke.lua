@@ -1,11 +1,11 @@
--- Deletes one session, takes it out of its user's index, then announces it.
+-- Deletes a session, removes it from its user's index and publishes that.
 --
 -- KEYS[1]  session:<handle>
 -- ARGV[1]  handle
 -- ARGV[2]  channel of revocations
 --
--- Returns 1, or nil if there was none. Uses no command that Redis refuses when
--- it is out of memory: logging out works then too.
+-- Returns 1, or nil if there is no such session. Uses only commands that Redis accepts
+-- when it is out of memory, so that logging out still works.
 
 local user = redis.call('HGET', KEYS[1], 'userId')
 if not valid_user(user) then
@@ -15,6 +15,6 @@ local index = index_key(user)
 
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', index, ARGV[1])
-settle(index, clock())
+prune_and_expire(index, clock())
 announce(ARGV[2], user, {ARGV[1]}, 1)
 return 1

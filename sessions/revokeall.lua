@@ -1,12 +1,12 @@
--- Deletes all sessions of a user, then announces those that were there.
+-- Deletes all sessions of a user and publishes which existed.
 --
 -- KEYS[1]  user:{id}:sessions
 -- ARGV[1]  user id
 -- ARGV[2]  channel of revocations
--- ARGV[3]  most handles in one message
+-- ARGV[3]  maximum handles of one message
 --
--- Returns how many sessions there were. Uses no command that Redis refuses when
--- it is out of memory.
+-- Returns the number of deleted sessions. Uses only commands that Redis accepts when it
+-- is out of memory.
 
 local gone = {}
 for _, handle in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do

@@ -26,12 +26,12 @@ var membersLua string
 //go:embed announce.lua
 var announceLua string
 
-// newScript puts the parts that scripts share in front of one.
+// newScript joins shared parts and a script's own source.
 func newScript(parts ...string) *redis.Script {
 	return redis.NewScript(strings.Join(parts, "\n"))
 }
 
-// answered reads {expiry in ms, {field, value, ...}}.
+// answered parses {expiry in ms, {field, value, ...}}.
 func answered(handle string, v any) (Session, error) {
 	if pair, ok := v.([]any); ok && len(pair) == 2 {
 		return decode(handle, pair[0], pair[1])
@@ -64,7 +64,7 @@ func decode(handle string, expires, fields any) (Session, error) {
 	return s, nil
 }
 
-// set takes over one field of the hash; fields that are not ours mean nothing.
+// set decodes one field of the hash and ignores unknown fields.
 func (s *Session) set(name, value string) (err error) {
 	switch name {
 	case "userId":
@@ -90,7 +90,7 @@ func parseMilli(s string) (time.Time, error) {
 
 func unixMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// unexpected names only the type: the value may be anybody's data.
+// unexpected names only the type, because the value may be a user's data.
 func unexpected(v any) error {
-	return redisx.Unavailable("sessions", errors.New("unexpected answer of type "+fmt.Sprintf("%T", v)))
+	return redisx.Unavailable("sessions", errors.New("unexpected reply of type "+fmt.Sprintf("%T", v)))
 }

@@ -1,10 +1,9 @@
--- What a live session is. Put in front of every script of this package; takes
--- no KEYS and no ARGV of its own.
+-- Defines a live session. It precedes the scripts of this package and takes no KEYS or
+-- ARGV.
 --
--- A session is dead from the very millisecond of its expiry on, whether or not
--- Redis has removed it yet. A hash without our fields, without an expiry, or
--- with a user id that could mean another key is no session at all: refusing it
--- is the only answer that cannot let anybody in.
+-- A session is dead from the millisecond of its expiry, even if Redis still has the
+-- key. A hash is not a session if a field is missing, if it has no expiry, or if its
+-- user id could name another key. Refusing such a hash is the only safe answer.
 
 local function clock()
   local t = redis.call('TIME')
@@ -16,7 +15,7 @@ local function ms(n)
   return string.format('%.0f', n)
 end
 
--- The same alphabet as notify.ValidUserID: nothing else may become part of a key.
+-- The alphabet of notify.ValidUserID; no other text may become part of a key.
 local function valid_user(user)
   return user and #user <= 128 and string.find(user, '^[A-Za-z0-9._@%-]+$')
 end
@@ -41,7 +40,7 @@ local function live(key, now)
   return {user = core[1], absolute = absolute, expires = expires, core = core}
 end
 
--- What a script returns for a session: {expiry in ms, {field, value, ...}}.
+-- The reply of a script for a session: {expiry in ms, {field, value, ...}}.
 local function answer(key, expires)
   return {expires, redis.call('HGETALL', key)}
 end

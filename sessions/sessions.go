@@ -1,22 +1,22 @@
-// Package sessions keeps log-in sessions in Redis.
+// Package sessions stores log-in sessions in Redis: create, use, update, list, and revoke
+// one or all of a user.
 //
-// A session is known by two names. The id is the secret that the browser holds:
-// 256 random bits as 64 lower-case hex digits, given out once by Create. The
-// handle is the hex SHA-256 of that text; only the handle is ever sent to
-// Redis, logged or shown, so that whoever reads the database can log in as
-// nobody.
+// A session has two names. The id is the browser's secret: 256 random bits as 64
+// lower-case hex digits, returned once by Create. The handle is the hex SHA-256 of that
+// text. Only the handle is sent to Redis, logged or shown, so read access to the database
+// does not allow anyone to log in.
 //
-// Every operation is one script and one round trip, so it happens wholly or not
-// at all: an update or a use never brings back a session that was revoked, and
-// two updates at once both survive. Redis's clock decides, never this process's.
+// Every operation is one script, atomic in one round trip. An update or a use never
+// revives a revoked session, and of two concurrent updates neither is lost. Redis's clock
+// decides, never this process's.
 //
-// The scripts compute the name of the index key from the user id that the
-// session itself holds, and RevokeAll and List the names of session keys from
-// the index. That works on one primary, with or without Sentinel and replicas.
-// It does not work on Redis Cluster, which demands that a script declare its keys.
+// The scripts build the name of the index key from the user id in the session, and the
+// names of session keys from the index. That works on one primary, with or without
+// Sentinel and replicas. It does not work on Redis Cluster, which requires scripts to
+// declare their keys.
 //
-// When Redis cannot be asked, every operation fails with redisx.ErrUnavailable within
-// Options.Budget; nothing is cached and nobody is taken for logged out.
+// While Redis does not answer, every operation fails with redisx.ErrUnavailable within
+// Options.Budget. Nothing is cached, and an outage is never reported as "logged out".
 package sessions
 
 import (
@@ -33,36 +33,35 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no such live session. It never existed, ended, was
-	// revoked, or the id or handle asked for is not even of the right form.
+	// ErrNotFound means that there is no such live session: it never existed, has
+	// expired or was revoked, or the id or handle is malformed.
 	ErrNotFound = errors.New("no such session")
 
-	// ErrData: the data members are refused; the text says which and why.
+	// ErrData means that a data member was refused; the text says which and why.
 	ErrData = errors.New("session data refused")
 )
 
-// Session is what Redis holds about one session, at the time of the call.
-// All times are Redis's, in whole milliseconds, UTC.
+// Session is the state of a session at the time of the call. Times are by Redis's clock,
+// in milliseconds, UTC.
 type Session struct {
 	Handle, UserID        string
 	CreatedAt, LastUsedAt time.Time
 	ExpiresAt             time.Time // unless used before; never after AbsoluteExpiresAt
 	AbsoluteExpiresAt     time.Time
 
-	// Data holds each member's JSON byte for byte as it was given. It is nil only
-	// where List says so.
+	// Data has each member's JSON byte for byte as it was set. Only List may leave it nil.
 	Data map[string]json.RawMessage
 }
 
-// Options of a Store. The zero value works.
+// Options configures a Store. The zero value works.
 type Options struct {
 	TTL    time.Duration // from the last use to the end; default 24 h, at least 1 ms
 	MaxAge time.Duration // from creation to the end, whatever the use; default 30 days, at least 1 ms
-	Budget time.Duration // longest that one Redis call may take; default 400 ms
+	Budget time.Duration // time limit of one call to Redis; default 400 ms
 }
 
-// Store is the sessions of one Redis. It is safe for concurrent use and holds
-// nothing that needs closing; the client stays the caller's.
+// Store reads and writes the sessions of one Redis server. It is safe for concurrent use.
+// It has nothing to close; the caller closes the client.
 type Store struct {
 	// Static after construction.
 	rdb    redis.UniversalClient
@@ -71,9 +70,9 @@ type Store struct {
 	budget time.Duration
 }
 
-// New returns a Store on rdb, which must not retry (MaxRetries -1: a retried
-// Create makes two sessions) and must heed contexts (ContextTimeoutEnabled:
-// else Budget counts for nothing). It does not speak to Redis.
+// New returns a Store. rdb must not retry (MaxRetries -1), because a retried Create
+// creates two sessions. It must obey contexts (ContextTimeoutEnabled), or Budget has no
+// effect. New does not contact Redis.
 func New(rdb redis.UniversalClient, o Options) *Store {
 	return &Store{
 		rdb:    rdb,
@@ -83,15 +82,15 @@ func New(rdb redis.UniversalClient, o Options) *Store {
 	}
 }
 
-// orDefault also lifts d to a millisecond, the smallest life Redis can express.
-func orDefault(d, otherwise time.Duration) time.Duration {
+// orDefault also raises d to 1 ms, the shortest lifetime in Redis.
+func orDefault(d, value time.Duration) time.Duration {
 	if d <= 0 {
-		return otherwise
+		return value
 	}
 	return max(d, time.Millisecond)
 }
 
-// run asks Redis within the budget. A script that answers nil found no session.
+// run runs a script within the budget. A nil reply is ErrNotFound.
 func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()

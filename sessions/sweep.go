@@ -13,15 +13,15 @@ var sweepLua string
 
 var sweepScript = newScript(sweepLua)
 
-// sweepHandles is how many handles one script looks at: well under a
-// millisecond of Redis's time.
+// sweepHandles limits the handles that one script checks, which takes Redis well under a
+// millisecond.
 const sweepHandles = 500
 
-// Sweep takes out of the users' indexes what points to no session: left by keys
-// that were evicted or deleted by hand, or of sessions that ended and whose user
-// has not come back. It returns how many handles that were. What it looks at and
-// what it removes is one step, so no session that begins meanwhile is missed by a
-// revoke-all. It is for a nightly job, a few hundred users a call.
+// Sweep removes handles without a session from the users' indexes, and returns how many.
+// Such handles remain after keys were evicted or deleted by hand, or after the sessions of
+// an absent user have expired. Checking and removing is one step, so a session created
+// meanwhile stays visible to RevokeAll. Call it from a nightly job with a few hundred
+// users.
 func (s *Store) Sweep(ctx context.Context, userIDs []string) (removed int, err error) {
 	var keys []string
 	var ranks []any
@@ -46,7 +46,7 @@ func (s *Store) Sweep(ctx context.Context, userIDs []string) (removed int, err e
 	return removed, nil
 }
 
-// unfinished are the indexes whose end has not been reached, and where to go on.
+// unfinished returns the indexes that are not finished, and the ranks at which to continue.
 func unfinished(keys []string, ranks []any) (rest []string, from []any) {
 	for i, rank := range ranks {
 		if rank != int64(-1) {

@@ -1,10 +1,10 @@
--- Takes handles out of users' indexes whose sessions are gone, a piece at a time.
+-- Removes handles without a session from users' indexes, step by step.
 --
 -- KEYS  user:{id}:sessions of some users
--- ARGV  the rank from which each index is looked at, in the order of KEYS; last, how many
---       handles this run may look at in all
--- Returns {removed, rank, rank, …}: for each index, where the next run goes on;
--- -1 when its end was reached.
+-- ARGV  the rank at which to start in each index, in the order of KEYS; last, the
+--       maximum number of handles to check in this run
+-- Returns {removed, rank, rank, …}: for each index the rank at which the next run
+-- continues, or -1 at its end.
 local left = tonumber(ARGV[#KEYS + 1])
 local answer = {0}
 for i, index in ipairs(KEYS) do

@@ -12,14 +12,13 @@ var updateLua string
 
 var updateScript = newScript(sessionLua, membersLua, updateLua)
 
-// Update merges members into a live session's data and returns the result. The
-// merge is shallow: a member that is null is removed, any other replaces the
-// member of that name whole (RFC 7396 at the top level only). Updates at the same
-// time that touch different members all survive; of those that touch the same
-// member the last one does.
+// Update merges members into a live session's data and returns the result. The merge is
+// shallow: a null member is removed, any other replaces the old one (RFC 7396 at the top
+// level only). Concurrent updates of different members are all kept; of the same member,
+// the last one wins.
 //
-// The expiry does not slide: a backend that writes data is not the user's use,
-// and must not keep alive a session that nobody comes back to.
+// The expiry does not slide, because a write by the backend is not a use by the user. It
+// must not keep an abandoned session alive.
 func (s *Store) Update(ctx context.Context, handle string, data map[string]json.RawMessage) (Session, error) {
 	session, err := s.update(ctx, handle, data)
 	if err != nil {

@@ -1,14 +1,14 @@
--- Merges members into a live session's data. Its expiry, its last use and its
--- index entry stay as they are: a backend writing data is not the user's use.
+-- Merges members into a live session's data. Expiry, last use and index entry stay
+-- unchanged, because a write by the backend is not a use by the user.
 --
 -- KEYS[1]  session:<handle>
--- ARGV[1]  data members, as members.lua reads them
--- ARGV[2]  most members a session may have
--- ARGV[3]  most bytes its members' names and values may have together
+-- ARGV[1]  data members in the format of members.lua
+-- ARGV[2]  maximum members of a session
+-- ARGV[3]  maximum bytes of all names and values together
 --
 -- Returns {expiry in ms, {field, value, ...}}; nil if there is no such live
 -- session; the text "members" or "bytes" if the merged data would have too
--- many. Either all of the change is made or none.
+-- many. The change is applied as a whole or not at all.
 
 local session = live(KEYS[1], clock())
 if not session then

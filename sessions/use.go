@@ -17,9 +17,8 @@ var (
 	peekScript = newScript(sessionLua, peekLua)
 )
 
-// Use is for the holder of the secret: it returns the live session of that id
-// and slides its expiry. A text that is not of an id's form is ErrNotFound
-// without asking Redis.
+// Use returns the live session of a secret id and slides its expiry. A malformed id is
+// ErrNotFound without a call to Redis.
 func (s *Store) Use(ctx context.Context, id string) (Session, error) {
 	if !ValidID(id) {
 		return Session{}, fmt.Errorf("use session: %w", ErrNotFound)
@@ -39,8 +38,7 @@ func (s *Store) use(ctx context.Context, handle string) (Session, error) {
 	return answered(handle, v)
 }
 
-// Peek returns a live session and changes nothing about it: its expiry does not
-// slide.
+// Peek returns a live session without changing it; its expiry does not slide.
 func (s *Store) Peek(ctx context.Context, handle string) (Session, error) {
 	session, err := s.peek(ctx, handle)
 	if err != nil {
