@@ -19,8 +19,8 @@ type substitution struct {
 	old, new string
 }
 
-// breaks are mistakes that the gateway was designed not to make. A checker that
-// does not find them proves nothing when it finds nothing else.
+// breaks are mistakes that the design rules out. A checker that misses them proves nothing
+// when it finds no violation.
 var breaks = []struct {
 	name     string
 	changes  []substitution
@@ -77,8 +77,8 @@ var breaks = []struct {
 	},
 }
 
-// TestTheCheckerCatches builds the gateway with each mistake and expects that
-// its scenario, which the gateway as it is passes, finds it out.
+// TestTheCheckerCatches builds the gateway with each mistake. The scenario, which the
+// unchanged gateway passes, must find it.
 func TestTheCheckerCatches(t *testing.T) {
 	redistest.Require(t, "redis-server")
 	z := shortSize
@@ -88,7 +88,7 @@ func TestTheCheckerCatches(t *testing.T) {
 			if !*long {
 				t.Parallel()
 			}
-			// Ordinary builds: the mistakes are of logic, and the machine is busy.
+			// Built without -race: the mistakes are in the logic, and the machine is busy.
 			program := gatewaytest.Build(t, "-race=false", "-overlay="+overlay(t, b.changes))
 			rec := perform(t, scenarioNamed(t, b.scenario), program, z)
 			broken := check(rec.events, rec.Promise)
@@ -111,9 +111,9 @@ func scenarioNamed(t *testing.T, name string) scenario {
 	return scenarios[i]
 }
 
-// overlay writes the changed files, and the file that tells go build of them.
-// A place that is not there exactly once fails the test: the code has moved, and
-// what is built would not be broken as its name says.
+// overlay writes the changed files and the overlay file for go build. The test fails if a
+// text to replace does not occur exactly once: the code has changed, and the build would
+// not have the named mistake.
 func overlay(t *testing.T, changes []substitution) (path string) {
 	t.Helper()
 	dir := t.TempDir()

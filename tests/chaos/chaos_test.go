@@ -11,9 +11,9 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// TestNothingAcknowledgedIsLost runs every scenario and prints what each came to
-// (with -v). The short run has two scenarios under way at once; the long one, whose
-// times mean something, has the machine to itself.
+// TestNothingAcknowledgedIsLost runs every scenario and prints a table of results (with
+// -v). The short run has two scenarios in parallel. The long run has one at a time, so
+// that its times are comparable.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
 	redistest.Require(t, "redis-server")
 	program := gatewaytest.Build(t)
@@ -50,8 +50,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	fmt.Fprintf(t.Output(), "seed %d\n%s\n", seed, legend)
 }
 
-// judge fails the test for every promise that was broken, keeps the history if
-// one was, and returns what it came to.
+// judge fails the test for each broken promise, keeps the history in that case, and
+// returns the result.
 func judge(t *testing.T, rec recording) row {
 	t.Helper()
 	l := newLedger(rec.events, rec.Promise)
@@ -82,10 +82,10 @@ func digest(broken []violation) (text string) {
 	return text
 }
 
-// TestRecordedHistory checks a history again that a failed run has left.
+// TestRecordedHistory checks the history of a failed run again.
 func TestRecordedHistory(t *testing.T) {
 	if *historyFlag == "" {
-		return // only asked for by hand: there is none to check
+		return // runs only by hand, with -chaos.history
 	}
 	f, err := os.Open(*historyFlag)
 	if err != nil {

@@ -411,7 +411,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// faulty is a story in which a fault lasts a minute on node 0.
+// faulty returns a story in which a fault on node 0 lasts a minute.
 func faulty(during func(*story)) []event {
 	s := newStory()
 	s.add(event{Kind: readinessMoved, Node: 0, Status: 200})

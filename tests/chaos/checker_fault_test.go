@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Wall-clock promises are measured exactly and judged generously: what breaks
-// these is broken, not slow.
+// Promises about time are measured exactly and checked generously: a violation means a
+// defect, not a slow machine.
 const (
 	answerFactor = 5
 	answerFloor  = time.Second
 	redFactor    = 3
 )
 
-// checkFaults: while Redis is away publishing nodes say so, soon; so does
-// /health/ready, which says in the end that all is well again.
+// checkFaults: while Redis is away, publishes are refused soon and /health/ready turns
+// red; in the end it is green again.
 func (l *ledger) checkFaults() {
 	for _, f := range sorted(l.faults) {
 		if f.Answer > 0 {
@@ -48,7 +48,7 @@ func (l *ledger) checkRed(f *fault) {
 	}
 }
 
-// until is when the fault ended.
+// until returns when the fault ended.
 func (f *fault) until(l *ledger) time.Duration {
 	if f.ended == 0 {
 		return l.end
@@ -56,8 +56,8 @@ func (f *fault) until(l *ledger) time.Duration {
 	return f.ended
 }
 
-// refusals are how long the nodes that a fault struck took to refuse a publish,
-// or the publisher to lose patience, of those that began and ended within it.
+// refusals returns how long the affected nodes took to refuse a publish, or the publisher
+// to time out. It counts publishes that began and ended within the fault.
 func (l *ledger) refusals(f *fault) (took []time.Duration) {
 	for _, o := range sorted(l.publishes) {
 		for _, a := range o.attempts {
@@ -69,7 +69,7 @@ func (l *ledger) refusals(f *fault) (took []time.Duration) {
 	return took
 }
 
-// readinessAt are the nodes' last answers by then.
+// readinessAt returns each node's last answer at that time.
 func (l *ledger) readinessAt(at time.Duration) map[int]int {
 	last := map[int]int{}
 	for _, e := range l.readiness {
@@ -80,8 +80,8 @@ func (l *ledger) readinessAt(at time.Duration) map[int]int {
 	return last
 }
 
-// redAfter is how long after the fault's beginning the node no longer called
-// itself ready; ok is false if it did until the fault's end.
+// redAfter returns the time from the start of the fault until the node was not ready; ok
+// is false if it stayed ready until the end.
 func (l *ledger) redAfter(f *fault, node int) (after time.Duration, ok bool) {
 	if l.readinessAt(f.At)[node] != http.StatusOK {
 		return 0, true
@@ -89,8 +89,8 @@ func (l *ledger) redAfter(f *fault, node int) (after time.Duration, ok bool) {
 	return l.moved(node, f.At, f.until(l), func(status int) bool { return status != http.StatusOK })
 }
 
-// greenAfter is how long after the fault's end the node called itself ready
-// again; ok is false if it did all the time, or never.
+// greenAfter returns the time from the end of the fault until the node was ready again; ok
+// is false if it always was, or never became so.
 func (l *ledger) greenAfter(f *fault, node int) (after time.Duration, ok bool) {
 	if l.readinessAt(f.until(l))[node] == http.StatusOK {
 		return 0, false

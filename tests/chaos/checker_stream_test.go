@@ -9,8 +9,8 @@ import (
 type chain struct {
 	l     *ledger
 	s     *stream
-	at    int64  // everything up to here is here, or was told of
-	sure  bool   // at is exact: prev must be it
+	at    int64  // everything up to this id was received or covered by a gap
+	sure  bool   // at is exact: the next prev must equal it
 	last  int64  // the last notification of this stream
 	open  *event // a gap whose next has not come yet
 	lossy bool   // gaps are allowed
@@ -80,7 +80,7 @@ func (c *chain) gap(f *event) {
 	}
 }
 
-// lostAfter reports whether the log, in the end, lacks id or something after it.
+// lostAfter reports whether the final log lacks id or a later one.
 func (c *chain) lostAfter(id int64) bool {
 	u := c.s.device.user
 	held := map[int64]bool{}
@@ -113,11 +113,11 @@ func (c *chain) notification(f *event) {
 	c.at, c.sure, c.last, c.open = f.ID, true, f.ID, nil
 }
 
-// heardOut is how long after hello a stream that was not ended by its device must
-// have told what it knows.
+// heardOut is the time after hello within which a stream that its device did not close
+// must have delivered everything stored.
 const heardOut = 5 * time.Second
 
-// checkSilence: a device that has more than the log is told so.
+// checkSilence: a device that has received more than the log holds gets a gap.
 func (l *ledger) checkSilence(s *stream) {
 	hello := s.frames[0]
 	if s.since == unset || s.since <= hello.Last {

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// check returns every promise that the history breaks. It depends on nothing
-// but its arguments.
+// check returns every promise that the history breaks. It is a pure function.
 func check(events []event, p promise) []violation { return newLedger(events, p).check() }
 
 func (l *ledger) check() []violation {
@@ -31,8 +30,7 @@ func (l *ledger) check() []violation {
 	return l.broken
 }
 
-// checkAnswers: whoever publishes what is valid gets 200, or an answer that
-// allows another attempt.
+// checkAnswers: a valid publish is answered 200, or with a status that allows a retry.
 func (l *ledger) checkAnswers() {
 	for _, o := range sorted(l.publishes) {
 		for i, a := range o.attempts {
@@ -47,10 +45,10 @@ func (l *ledger) checkAnswers() {
 	}
 }
 
-// text finds a publish by what is delivered.
+// text returns the publish name in a delivered message.
 type text struct{ user, message string }
 
-// identify finds out which publish each stored id is.
+// identify maps each stored id to its publish.
 func (l *ledger) identify() {
 	published := map[text]*order{}
 	meantFor := map[string][]string{}
@@ -87,8 +85,8 @@ func (l *ledger) identify() {
 	}
 }
 
-// assign notes that o is stored for u as id: one id is one publish, and the
-// other way round.
+// assign records that o is stored for u as id. One id belongs to one publish, and one
+// publish has one id.
 func (l *ledger) assign(u *account, id int64, o *order, at time.Duration) {
 	if other := u.orders[id]; other != nil && other != o {
 		l.violate(ruleIdentity, at, "%s's id %d is publish %s and publish %s", u.name, id, other.name, o.name)
@@ -109,7 +107,7 @@ func (l *ledger) stamp(u *account, e event) {
 	u.stamps[e.ID] = e.TS
 }
 
-// checkOnce: no id reaches a device twice, on whatever streams.
+// checkOnce: no id reaches a device twice, on any of its streams.
 func (l *ledger) checkOnce(d *listener) {
 	seen := map[int64]event{}
 	for _, f := range d.notifications() {
@@ -120,9 +118,9 @@ func (l *ledger) checkOnce(d *listener) {
 	}
 }
 
-// checkComplete: by the end a device has everything that was stored since it
-// first came, or was told of a gap. An open stream has it as soon as nothing is
-// in the way: it is not for the client to come back.
+// checkComplete: in the end a device has received everything stored since its first
+// connection, or a gap. An open stream receives it as soon as no fault is in the way,
+// without a reconnect.
 func (l *ledger) checkComplete(d *listener) {
 	i := slices.IndexFunc(d.streams, (*stream).taken)
 	if i < 0 {
@@ -149,8 +147,8 @@ func (l *ledger) checkComplete(d *listener) {
 	}
 }
 
-// checkMissing calls with whatever was stored for the device after base and
-// hadn't reached it by that time.
+// checkMissing calls f with each notification that was stored for the device after base
+// and had not reached it by that time.
 func (l *ledger) checkMissing(d *listener, base int64, by time.Duration, missing func(int64, *order)) {
 	got := map[int64]bool{}
 	for _, f := range d.notifications() {
@@ -177,8 +175,8 @@ func (l *ledger) checkPresent(d *listener, at time.Duration, when string) {
 	}
 }
 
-// checkLog: what Redis holds in the end is one chain, numbered one by one; and
-// all that was acknowledged, unless it may lose some.
+// checkLog: the final log in Redis is one chain, numbered without holes. It holds
+// everything acknowledged, unless the scenario allows loss.
 func (l *ledger) checkLog(u *account) {
 	held := map[int64]bool{}
 	for i, e := range u.log {
@@ -200,8 +198,7 @@ func (l *ledger) checkLog(u *account) {
 	}
 }
 
-// checkPublishingOrder: what was acknowledged before another publish began has
-// the lower id.
+// checkPublishingOrder: a publish acknowledged before another began has the lower id.
 func (l *ledger) checkPublishingOrder(u *account) {
 	ids := slices.Sorted(maps.Keys(u.orders))
 	var earliest *order // acknowledged first among those with higher ids
@@ -228,15 +225,15 @@ func (l *ledger) checkAllOrNone() {
 	}
 }
 
-// checkGhosts: a 503 means that nothing was announced, nor will be, unless
-// Redis's answer was lost.
+// checkGhosts: after a 503 the notification is never delivered, unless Redis's answer was
+// lost.
 func (l *ledger) checkGhosts() {
 	if n := len(l.ghosts()); l.promise.Ghosts != anyNumber && n > l.promise.Ghosts {
 		l.violate(ruleGhost, 0, "%d publishes without a key were answered 503 and stored, %d may be: %v", n, l.promise.Ghosts, l.ghosts())
 	}
 }
 
-// ghosts are the publishes that were refused and stored.
+// ghosts returns the publishes that were refused and stored.
 func (l *ledger) ghosts() (names []string) {
 	for _, o := range sorted(l.publishes) {
 		if o.key == "" && o.attempts[0].status == 503 && len(o.stored) > 0 {

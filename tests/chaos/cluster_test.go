@@ -17,12 +17,12 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// pingEvery is how often the gateways ping, which is how soon the ends of a
-// connection that leads nowhere notice.
+// pingEvery is the gateways' ping interval. It bounds how soon a dead connection is
+// noticed.
 const pingEvery = 3 * time.Second
 
-// Redis as it must be run for its own promise: what it has acknowledged it has
-// written, whatever becomes of its process.
+// With these settings Redis keeps every acknowledged write, also when its process is
+// killed.
 var durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
 
 // cluster is one Redis and some gateways, each with a proxy on either side:
@@ -54,7 +54,7 @@ func startCluster(t testing.TB, h *history, program string, nodes int, s scenari
 	c.admin = c.redis.Client()
 	settings := append([]string{
 		"HERALD_PING=" + pingEvery.String(), "HERALD_DRAIN=1s", "HERALD_LOG_LENGTH=100000",
-		"HERALD_MAX_CONNECTIONS_PER_USER=0", // those that were reset may not have been noticed yet
+		"HERALD_MAX_CONNECTIONS_PER_USER=0", // reset connections may still be counted
 	}, s.settings...)
 	for i := range nodes {
 		n := &node{c: c, index: i, program: program, link: faultproxy.Start(t, c.redis.Addr)}
@@ -71,14 +71,14 @@ func startCluster(t testing.TB, h *history, program string, nodes int, s scenari
 	return c
 }
 
-// restart starts the node's gateway anew; the one before has ended.
+// restart starts the node's gateway again. The previous process must have exited.
 func (n *node) restart() {
 	g := gatewaytest.Launch(n.c.t, n.program, n.env...)
 	n.gateway.Store(g)
 	n.front.SetTarget(g.Addr())
 }
 
-// fronts are the addresses that clients and publishers know.
+// fronts returns the addresses for clients and publishers.
 func (c *cluster) fronts() (addrs []string) {
 	for _, n := range c.nodes {
 		addrs = append(addrs, n.front.Addr)
@@ -86,7 +86,7 @@ func (c *cluster) fronts() (addrs []string) {
 	return addrs
 }
 
-// all are the numbers of all nodes.
+// all returns the numbers of all nodes.
 func (c *cluster) all() (indexes []int) {
 	for i := range c.nodes {
 		indexes = append(indexes, i)
@@ -94,14 +94,14 @@ func (c *cluster) all() (indexes []int) {
 	return indexes
 }
 
-// links does something to the way to Redis of some nodes.
+// links calls f for the Redis proxy of each of the nodes.
 func (c *cluster) links(nodes []int, do func(*faultproxy.Proxy)) {
 	for _, i := range nodes {
 		do(c.nodes[i].link)
 	}
 }
 
-// newest is a user's newest id by Redis's own account; 0 if there is none.
+// newest returns a user's newest id in Redis; 0 if there is none.
 func (c *cluster) newest(user string) int64 {
 	c.t.Helper()
 	text, err := c.admin.HGet(context.Background(), "user:{"+user+"}:state", "last").Result()
@@ -115,7 +115,7 @@ func (c *cluster) newest(user string) int64 {
 	return n
 }
 
-// writeLogDown adds what Redis holds of each user to the history.
+// writeLogDown adds each user's log in Redis to the history.
 func (c *cluster) writeLogDown(users []string) {
 	c.t.Helper()
 	for _, user := range users {
@@ -142,7 +142,7 @@ func logged(user string, entry redis.XMessage) event {
 	return e
 }
 
-// info is a field of Redis's INFO that counts something; "" if it has counted nothing.
+// info returns a counter of Redis's INFO; "" if it is 0.
 func (c *cluster) info(field string) string {
 	c.t.Helper()
 	text, err := c.admin.Info(context.Background(), "everything").Result()
@@ -157,7 +157,7 @@ func (c *cluster) info(field string) string {
 	return ""
 }
 
-// config sets something in Redis and returns what it was.
+// config sets a parameter of Redis and returns its previous value.
 func (c *cluster) config(name, value string) (was string) {
 	c.t.Helper()
 	old, err := c.admin.ConfigGet(context.Background(), name).Result()
@@ -170,11 +170,11 @@ func (c *cluster) config(name, value string) (was string) {
 	return old[name]
 }
 
-// readinessEvery is how often each node is asked whether it is ready: the
-// precision of what the table says about it.
+// readinessEvery is the polling interval of /health/ready, and so the precision of the
+// table's readiness columns.
 const readinessEvery = 20 * time.Millisecond
 
-// watchReadiness writes down whenever /health/ready changes its mind, until ctx ends.
+// watchReadiness records each change of /health/ready until ctx ends.
 func (n *node) watchReadiness(ctx context.Context) {
 	client := http.Client{Transport: &http.Transport{}, Timeout: time.Second}
 	defer client.CloseIdleConnections()
@@ -187,7 +187,7 @@ func (n *node) watchReadiness(ctx context.Context) {
 	}
 }
 
-// readiness is the status of /health/ready; 0 if nothing answers.
+// readiness returns the status of /health/ready; 0 if there is no answer.
 func readiness(ctx context.Context, client *http.Client, url string) int {
 	req, err := http.NewRequestWithContext(ctx, "GET", url+"/health/ready", nil)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// frame is any frame of the server.
+// frame has the fields of all server frames.
 type frame struct {
 	Type         string
 	UserID       string `json:"userId"`
@@ -34,17 +34,17 @@ func parseFrame(text []byte, resume int64) (frame, error) {
 	return f, nil
 }
 
-// wire is one connection, of whatever transport.
+// wire is one connection over WebSocket or SSE.
 type wire interface {
 	next() (frame, error)
-	// leave parts as a client should, abort with RST. Both make next fail, and
-	// may be called by any goroutine, more than once.
+	// leave closes as a client should, abort with RST. Both make next fail. Any goroutine
+	// may call them, more than once.
 	leave()
 	abort()
 }
 
-// deadAfter is the silence after which a device gives a connection up. The
-// gateways ping more often.
+// deadAfter is the silence after which a device closes a connection. The gateways ping
+// more often.
 const deadAfter = 3 * pingEvery
 
 // errRefused is an answer that is not a stream.
@@ -55,8 +55,8 @@ func (e errRefused) Error() string { return fmt.Sprintf("answered with %d", e.st
 // streams numbers the connections of all devices.
 var streams atomic.Int64
 
-// device is a client that comes back, as herald.js does, or, if it speaks
-// server-sent events, as an EventSource does: where it was, for ever.
+// device is a client that reconnects and resumes until it is stopped: over WebSocket as
+// herald.js does, over SSE as an EventSource does.
 type device struct {
 	// Static after construction.
 	name  string
@@ -73,22 +73,22 @@ type device struct {
 
 	mu      sync.Mutex
 	wire    wire      // guarded by mu; nil between streams
-	leaving bool      // guarded by mu: the stream's end is ours
+	leaving bool      // guarded by mu; the device closed the stream itself
 	away    time.Time // guarded by mu: no stream before this
 	at      standing  // guarded by mu
 }
 
-// standing is where a device's stream stands.
+// standing is the position of a device's stream.
 type standing struct {
 	stream  int   // the latest; 0 before the first
-	open    bool  // its hello has come and its end has not
+	open    bool  // hello has arrived and the stream has not closed
 	since   int64 // what it asked for
 	hello   int64 // hello.last
-	gaps    int   // it has been told of
+	gaps    int   // received
 	last    int64 // where to resume; unset: from now on
-	newest  int64 // the newest id this stream has told of
+	newest  int64 // the newest id that this stream has delivered or covered by a gap
 	heard   int   // notifications, in all streams
-	retryMs int   // what bye has asked for
+	retryMs int   // from bye
 }
 
 func newDevice(name, user string, h *history, nodes []string, home int, r *rand.Rand) *device {
@@ -99,14 +99,14 @@ func newDevice(name, user string, h *history, nodes []string, home int, r *rand.
 	return d
 }
 
-// start connects, and comes back after whatever happens, until stop.
+// start connects, and reconnects after each close, until stop.
 func (d *device) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	go func() { defer close(d.done); d.run(ctx) }()
 }
 
-// stop ends the device for good.
+// stop closes the stream and ends all reconnecting.
 func (d *device) stop() {
 	d.cancel()
 	d.drop(0, wire.abort)
@@ -124,7 +124,7 @@ func (d *device) run(ctx context.Context) {
 	}
 }
 
-// backoff is herald.js's, in fast motion.
+// backoff is herald.js's, with shorter times.
 func (d *device) backoff() time.Duration {
 	wait := time.Duration(10+d.r.IntN(50)) * time.Millisecond
 	d.mu.Lock()
@@ -133,8 +133,7 @@ func (d *device) backoff() time.Duration {
 	return max(wait, time.Until(d.away))
 }
 
-// stream is one connection from its beginning to its end. It reports whether
-// the server has said hello.
+// stream runs one connection until it closes. It reports whether hello arrived.
 func (d *device) stream(ctx context.Context, node int) (greeted bool) {
 	no, since := d.begin()
 	d.h.add(event{Kind: streamAsked, Stream: no, Device: d.name, User: d.user, Node: node, Since: since})
@@ -192,7 +191,7 @@ func (d *device) letGo() (own bool) {
 	return d.leaving
 }
 
-// drop ends the stream that is open, if one is, and keeps the device away for a time.
+// drop closes the open stream, if any, and delays the reconnect.
 func (d *device) drop(away time.Duration, end func(wire)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -204,7 +203,7 @@ func (d *device) drop(away time.Duration, end func(wire)) {
 	}
 }
 
-// take writes a frame down and moves the position that it resumes from.
+// take records a frame and moves the resume position.
 func (d *device) take(f frame, no int) {
 	d.h.add(event{
 		Kind: frameReceived, Stream: no, Device: d.name, User: f.UserID, Frame: f.Type, Message: string(f.Message),
@@ -224,7 +223,7 @@ func (d *device) take(f frame, no int) {
 	}
 }
 
-// follow counts a frame in.
+// follow updates the position by one frame.
 func (at *standing) follow(f frame) {
 	switch f.Type {
 	case "hello":
@@ -239,7 +238,7 @@ func (at *standing) follow(f frame) {
 	}
 }
 
-// after is where herald.js resumes from after a frame.
+// after returns the resume position of herald.js after a frame.
 func (at *standing) after(f frame) int64 {
 	switch {
 	case f.Type == "hello" && at.last == unset:
@@ -260,8 +259,8 @@ func (d *device) standing() standing {
 	return d.at
 }
 
-// upToDate reports whether an open stream has told of everything up to newest,
-// or that it cannot.
+// upToDate reports whether an open stream has delivered, or covered by gaps, everything up
+// to newest.
 func (at standing) upToDate(newest int64) bool {
 	if !at.open || at.since > at.hello && at.gaps == 0 {
 		return false

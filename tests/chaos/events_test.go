@@ -35,7 +35,7 @@ func dialEvents(ctx context.Context, addr, token string, since int64) (wire, err
 	return w, nil
 }
 
-// ask sends the request as an EventSource would that has reconnected.
+// ask sends the request of an EventSource that reconnects.
 func (w *eventsWire) ask(addr, token string, since int64) error {
 	req, err := http.NewRequest("GET", "http://"+addr+"/events", nil)
 	if err != nil {
@@ -89,7 +89,7 @@ func (w *eventsWire) next() (frame, error) {
 	}
 }
 
-// leave is all that an EventSource can do.
+// leave closes the connection, as EventSource.close does.
 func (w *eventsWire) leave() { _ = w.tcp.Close() }
 
 func (w *eventsWire) abort() {

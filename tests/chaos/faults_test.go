@@ -7,15 +7,15 @@ import (
 	"herald/internal/testing/faultproxy"
 )
 
-// What the gateway promises while Redis is away.
+// Upper bounds of what the gateway promises while Redis is away.
 const (
 	refusedAnswer = 50 * time.Millisecond  // to 503 while Redis refuses connections
 	silentAnswer  = 500 * time.Millisecond // to 503 while Redis says nothing
-	refusedRed    = 3 * time.Second        // until a node that has lost its subscription is not ready
+	refusedRed    = 3 * time.Second        // until a node without subscription is not ready
 	silentRed     = 3500 * time.Millisecond
 )
 
-// lasting is a duration for the size of the run.
+// lasting scales a duration to the size of the run.
 func (r *run) lasting(short, long time.Duration) time.Duration {
 	if r.size.long {
 		return long
@@ -30,7 +30,7 @@ func (r *run) times(short, long int) int {
 	return short
 }
 
-// strike writes down that a fault begins, makes it, and ends it after a time.
+// strike records a fault, injects it, and repairs it after a time.
 func (r *run) strike(f event, lasting time.Duration, begin, end func()) {
 	r.faults++
 	f.Kind, f.Fault = faultBegan, r.faults
@@ -41,7 +41,7 @@ func (r *run) strike(f event, lasting time.Duration, begin, end func()) {
 	r.h.add(event{Kind: faultEnded, Fault: f.Fault, Name: f.Name, Nodes: f.Nodes})
 }
 
-// blow is a strike that is over at once.
+// blow injects a fault without duration.
 func (r *run) blow(name string, nodes []int, what func()) {
 	r.strike(event{Name: name, Nodes: nodes}, 0, what, func() {})
 }
@@ -49,8 +49,7 @@ func (r *run) blow(name string, nodes []int, what func()) {
 // someNode picks one.
 func (r *run) someNode() []int { return []int{r.r.IntN(len(r.nodes))} }
 
-// killRedis ends Redis as a crash of its process does and starts it again on
-// what it has written.
+// killRedis kills the Redis process and restarts it with what it had written.
 func (r *run) killRedis(lasting time.Duration) {
 	f := event{Name: "Redis killed", Nodes: r.all(), Answer: refusedAnswer, Red: refusedRed}
 	r.strike(f, lasting,
@@ -63,7 +62,7 @@ func (r *run) stopRedis(lasting time.Duration) {
 	r.strike(f, lasting, r.redis.Stop, r.redis.Continue)
 }
 
-// blackhole swallows what passes between one node and Redis.
+// blackhole drops all traffic between one node and Redis.
 func (r *run) blackhole(d faultproxy.Direction, lasting time.Duration) {
 	nodes := r.someNode()
 	f := event{Name: "link blackholed", Nodes: nodes, Answer: silentAnswer}
@@ -75,7 +74,7 @@ func (r *run) blackhole(d faultproxy.Direction, lasting time.Duration) {
 		func() { r.links(nodes, (*faultproxy.Proxy).Pass) })
 }
 
-// strand makes one node's connections to Redis lead nowhere; new ones work.
+// strand blackholes one node's connections to Redis; new connections work.
 func (r *run) strand() {
 	nodes := r.someNode()
 	r.blow("link forgotten", nodes, func() { r.links(nodes, func(p *faultproxy.Proxy) { p.Strand() }) })
@@ -99,8 +98,8 @@ func (r *run) loseAnswers(times int) {
 	r.links(r.all(), (*faultproxy.Proxy).Pass)
 }
 
-// killSubscribers ends every node's subscription, as Redis does by itself when
-// a subscriber's buffer is full.
+// killSubscribers closes every node's subscription, as Redis does when a subscriber's
+// output buffer is full.
 func (r *run) killSubscribers() {
 	r.blow("subscriptions killed", r.all(), func() {
 		if err := r.admin.ClientKillByFilter(context.Background(), "TYPE", "pubsub").Err(); err != nil {
@@ -120,8 +119,8 @@ func (r *run) flushScripts(times int) {
 	}, func() {})
 }
 
-// tinyBuffers makes Redis drop subscribers that have tens of kilobytes to come
-// while publishes are that large.
+// tinyBuffers limits the subscribers' output buffers to tens of kilobytes while publishes
+// are larger.
 func (r *run) tinyBuffers(lasting time.Duration) {
 	const limit = "client-output-buffer-limit"
 	var was string
@@ -136,7 +135,7 @@ func (r *run) fillMemory(lasting time.Duration) {
 		func() { r.config("maxmemory", "1") }, func() { r.config("maxmemory", "0") })
 }
 
-// killGateway ends one node as a crash does and starts it again.
+// killGateway kills one node's process and restarts it.
 func (r *run) killGateway(lasting time.Duration) {
 	nodes := r.someNode()
 	n := r.nodes[nodes[0]]
@@ -145,7 +144,7 @@ func (r *run) killGateway(lasting time.Duration) {
 		func() { n.restart(); n.front.Pass() })
 }
 
-// deploy stops one node as a deployment does and starts it again.
+// deploy stops one node with SIGTERM and restarts it.
 func (r *run) deploy(lasting time.Duration) {
 	nodes := r.someNode()
 	n := r.nodes[nodes[0]]
@@ -174,13 +173,13 @@ func (r *run) cutClients() {
 	})
 }
 
-// dropDevice makes one device part, by either of the ways it can, for a time.
+// dropDevice disconnects one device, cleanly or with RST, for a time.
 func (r *run) dropDevice(away time.Duration) {
 	d := r.devices[r.r.IntN(len(r.devices))]
 	d.drop(time.Duration(r.r.Int64N(int64(away))), r.anyEnd())
 }
 
-// dropUser makes all devices of one user part and come back at once.
+// dropUser disconnects all devices of one user, which reconnect at once.
 func (r *run) dropUser() {
 	user := r.load.users[r.r.IntN(len(r.load.users))]
 	for _, d := range r.devices {

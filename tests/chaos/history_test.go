@@ -16,7 +16,7 @@ import (
 // kind says what happened.
 type kind string
 
-// What is written down. The comments name the fields that are set beside At.
+// The kinds of events. The comments name the fields that are set beside At.
 const (
 	publishSent     kind = "publish" // before an attempt: Publish, Attempt, Key, Users, Message, Node
 	publishAnswered kind = "answer"  // after it: Publish, Attempt, Node, Status, IDs, Error
@@ -28,8 +28,8 @@ const (
 	faultEnded      kind = "healed"  // Fault, Nodes, Name
 	readinessMoved  kind = "ready"   // Node, Status
 	logEntry        kind = "log"     // in Redis at the end: User, ID, Prev, Message, Frame, Count
-	settled         kind = "settled" // nothing is published any more, and what could arrive has arrived
-	resumed         kind = "resumed" // every device has come back once more since
+	settled         kind = "settled" // publishing has stopped, and deliveries have finished
+	resumed         kind = "resumed" // every device has reconnected once more since
 )
 
 // unset is a Since that was not sent.
@@ -73,7 +73,7 @@ type event struct {
 	Error  string        `json:"error,omitempty"`
 }
 
-// history is what everybody saw, in the order in which it was written down.
+// history is the events of all actors, in the order of recording.
 type history struct {
 	began time.Time
 
@@ -96,8 +96,7 @@ func (h *history) all() []event {
 	return slices.Clone(h.events)
 }
 
-// recording is a history as a file holds it: a line that says what was promised,
-// then a line for each event.
+// recording is a history in a file: one line of promises, then a line for each event.
 type recording struct {
 	Scenario string  `json:"scenario"`
 	Seed     uint64  `json:"seed"`

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// promise is what must hold of a history, beside what always must.
+// promise is what must hold for a scenario, in addition to the rules that always hold.
 type promise struct {
-	Loses  bool `json:"loses"`  // the log may lose or drop what was acknowledged: then a gap says so
-	Open   bool `json:"open"`   // nothing that happens ends a stream
-	Ghosts int  `json:"ghosts"` // so many attempts without a key may be answered 503 and yet delivered; anyNumber
+	Loses  bool `json:"loses"`  // the log may lose acknowledged notifications; clients must get a gap then
+	Open   bool `json:"open"`   // no stream may close
+	Ghosts int  `json:"ghosts"` // how many attempts without a key may be answered 503 and yet be delivered; anyNumber
 }
 
 // anyNumber of ghosts: the network may lose Redis's answers.
@@ -22,22 +22,22 @@ const anyNumber = -1
 type rule string
 
 const (
-	ruleLost      rule = "lost"      // acknowledged, and a device neither has it nor was told of a gap
-	ruleLate      rule = "late"      // an open stream was not told although nothing was in the way any more
+	ruleLost      rule = "lost"      // acknowledged, and a device got neither it nor a gap
+	ruleLate      rule = "late"      // an open stream did not deliver it although no fault was in the way
 	ruleSplit     rule = "split"     // not acknowledged, and some have it, some don't
-	ruleTwice     rule = "twice"     // a device got it twice, or it got two ids
+	ruleTwice     rule = "twice"     // a device got it twice, or it has two ids
 	ruleOrder     rule = "order"     // ids went down, or against the order of publishing
-	ruleChain     rule = "chain"     // prev is not what the stream has, and no gap says so
+	ruleChain     rule = "chain"     // prev is not the last id of the stream, and there was no gap
 	ruleGap       rule = "gap"       // a gap where nothing is missing
-	ruleSilence   rule = "silence"   // the log has lost what the device has, and did not tell it
-	ruleStranger  rule = "stranger"  // delivered to a user whom it was not for
-	ruleBytes     rule = "bytes"     // nobody published this message
+	ruleSilence   rule = "silence"   // the log lost what the device had received, and no gap followed
+	ruleStranger  rule = "stranger"  // delivered to the wrong user
+	ruleBytes     rule = "bytes"     // a message that was never published
 	ruleIdentity  rule = "identity"  // one id, two notifications
 	ruleHello     rule = "hello"     // not the first frame, of another user, or behind what was acknowledged
 	ruleGhost     rule = "ghost"     // refused with 503, and delivered all the same
-	ruleAnswer    rule = "answer"    // a publish was answered as it should not be, or far too late
+	ruleAnswer    rule = "answer"    // a publish got a wrong answer, or far too late
 	ruleClosed    rule = "closed"    // a stream ended that should have stayed open
-	ruleReadiness rule = "readiness" // /health/ready did not tell what it should have
+	ruleReadiness rule = "readiness" // /health/ready was wrong
 )
 
 // violation is one broken promise.
@@ -51,7 +51,7 @@ func (v violation) String() string {
 	return fmt.Sprintf("%-9s %8.3fs  %s", v.Rule, v.At.Seconds(), v.Detail)
 }
 
-// ledger is a history sorted by who it is about.
+// ledger is a history sorted by user, device, stream and publish.
 type ledger struct {
 	promise   promise
 	publishes map[string]*order
@@ -67,14 +67,14 @@ type ledger struct {
 	broken []violation
 }
 
-// order is one publish and what became of it.
+// order is one publish and its outcome.
 type order struct {
 	publish
 	began    time.Duration // first attempt
 	acked    time.Duration // first 200; 0: none
 	ids      []int64       // as acknowledged
 	attempts []attempt
-	stored   map[string]int64 // as which id, for each user for whom it was
+	stored   map[string]int64 // id by recipient
 }
 
 type attempt struct {
@@ -103,13 +103,13 @@ type listener struct {
 	streams []*stream
 }
 
-// account is what is known of one user's notifications.
+// account holds one user's notifications.
 type account struct {
 	name    string
 	devices []*listener
-	orders  map[int64]*order // what was stored: acknowledged, delivered to anybody, or in the log
+	orders  map[int64]*order // stored publishes by id: acknowledged, delivered, or in the log
 	stamps  map[int64]int64  // ts of each id
-	log     []event          // what Redis held in the end
+	log     []event          // the final log in Redis
 }
 
 type fault struct {
@@ -129,8 +129,8 @@ func newLedger(events []event, p promise) *ledger {
 	return l
 }
 
-// enter sorts one event in. Events about what was never begun are mistakes of
-// whoever wrote the history, and panic.
+// enter adds one event. It panics for an event of a stream or publish that never began:
+// the test that wrote the history is wrong.
 func (l *ledger) enter(e event) {
 	switch e.Kind {
 	case publishSent:
@@ -212,8 +212,8 @@ func (l *ledger) violate(r rule, at time.Duration, format string, v ...any) {
 	l.broken = append(l.broken, violation{Rule: r, At: at, Detail: fmt.Sprintf(format, v...)})
 }
 
-// sorted are a map's values, in the order of its keys: violations come in the
-// same order from the same history.
+// sorted returns a map's values in the order of its keys, so that the same history gives
+// the same order of violations.
 func sorted[K interface{ ~int | ~int64 | ~string }, V any](m map[K]V) (list []V) {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		list = append(list, m[k])
@@ -221,11 +221,10 @@ func sorted[K interface{ ~int | ~int64 | ~string }, V any](m map[K]V) (list []V)
 	return list
 }
 
-// taken reports whether the server took the stream on: one that it turns away
-// is told nothing but bye.
+// taken reports whether the server accepted the stream; a refused stream gets only bye.
 func (s *stream) taken() bool { return len(s.frames) > 0 && s.frames[0].Frame != "bye" }
 
-// position is where the stream began; ok is false if it was never told.
+// position returns the id at which the stream began; ok is false if no frame said so.
 func (s *stream) position() (id int64, ok bool) {
 	switch {
 	case !s.taken():
@@ -236,12 +235,13 @@ func (s *stream) position() (id int64, ok bool) {
 	return s.frames[0].Last, true
 }
 
-// openAt reports whether the stream was there at that time.
+// openAt reports whether the stream was open at that time.
 func (s *stream) openAt(at time.Duration) bool {
 	return s.taken() && s.frames[0].At <= at && (s.ended == 0 || s.ended > at)
 }
 
-// notifications are the stored ones that the device has got, in order of arrival.
+// notifications returns the stored notifications that reached the device, in order of
+// arrival.
 func (d *listener) notifications() (list []event) {
 	for _, s := range d.streams {
 		for _, f := range s.frames {
@@ -253,14 +253,14 @@ func (d *listener) notifications() (list []event) {
 	return list
 }
 
-// hole is what a gap frame tells of: everything after one id and before another.
+// hole is the range of a gap frame: everything after one id and before another.
 type hole struct {
 	at          time.Duration
 	after, next int64
 }
 
-// holes are what the device was told that it cannot have. A gap without a next
-// reaches to whatever came next.
+// holes returns the ranges of the device's gaps. A gap without next reaches to the next
+// frame.
 func (d *listener) holes() (list []hole) {
 	for _, s := range d.streams {
 		for _, f := range s.frames {

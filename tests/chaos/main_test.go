@@ -1,17 +1,16 @@
-// Package chaos proves that nothing acknowledged is ever lost. It runs a cluster
-// of real processes behind proxies of bad manners, publishes and listens while
-// Redis is killed, stopped or cut off and nodes die, writes down whatever anybody
-// saw, and lets a checker, which knows the promises of docs/protocol.md and nothing
-// of how they are kept, look for one that was broken.
+// Package chaos shows that nothing acknowledged is lost. It runs a cluster of real
+// processes behind fault-injecting proxies, and publishes and listens while Redis is
+// killed, stopped or cut off and nodes die. All actors record what they see. A checker,
+// which depends only on the promises of docs/protocol.md, looks for a broken one.
 //
 //	go test ./tests/chaos                      short, every fault once
 //	go test ./tests/chaos -chaos.long -v       minutes; the table at the end
 //	CHAOS_SEED=7 go test ./tests/chaos         the same choices again
 //	go test ./tests/chaos -run TestRecorded -chaos.history FILE
 //
-// The seed decides users, messages, faults and pauses; how processes interleave
-// it cannot decide. A failed scenario therefore leaves its history in a file,
-// which TestRecordedHistory checks again.
+// The seed decides users, messages, faults and pauses, but not how processes interleave.
+// A failed scenario therefore keeps its history in a file, which TestRecordedHistory
+// checks again.
 package chaos
 
 import (
@@ -31,7 +30,7 @@ var (
 	historyFlag = flag.String("chaos.history", "", "history of an earlier run, for TestRecordedHistory")
 )
 
-// seed is the run's. Every failure prints it.
+// seed is the seed of the run. Every failure prints it.
 var seed uint64
 
 func TestMain(m *testing.M) {
@@ -45,8 +44,8 @@ func TestMain(m *testing.M) {
 	gatewaytest.Main(m)
 }
 
-// chance returns the source of one actor's choices. Actors that have one each
-// choose the same again, whatever the others do.
+// chance returns the random source of one actor. With a source each, actors repeat their
+// choices independently of the others.
 func chance(scenario, actor uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed+scenario<<32, actor))
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A history read back from its file is judged as it was.
+// A history that is read back from its file gives the same result.
 func TestRecordingIsReadAsItWasWritten(t *testing.T) {
 	s := toldTwice()
 	s.told("ann1", 20, 0)

@@ -23,11 +23,11 @@ type load struct {
 	keyless float64       // share of publishes without Idempotency-Key, which are tried once
 
 	// Faults may change these.
-	loud  atomic.Int64 // only the first so many users are published to
+	loud  atomic.Int64 // only the first n users are published to
 	heavy atomic.Bool  // each publish is for many and large
 }
 
-// publish is one notification that somebody wants to be delivered.
+// publish is one notification of a publisher.
 type publish struct {
 	name    string // unique, and part of the message
 	key     string // "": tried once only, because a second attempt could be a second notification
@@ -35,8 +35,8 @@ type publish struct {
 	message string
 }
 
-// forms are JSON texts that anything would change which decodes and encodes
-// again. The first %s is the publish's name, the second padding.
+// forms are JSON texts that decoding and encoding would change. The first %s is the
+// publish's name, the second padding.
 var forms = []string{
 	`{"p":"%s","pad":"%s"}`,
 	`{ "p" : "%s" ,"pad":"%s" , "n":[ 1 ,2.50,-0, 1E+2,12345678901234567890 ] }`,
@@ -44,8 +44,7 @@ var forms = []string{
 	`{"p":"%s","pad":"%s","lone":"\ud800","text":"grüße, 世界 \u00fc\/` + "\u2028" + `"}`,
 }
 
-// Heavy publishes: together more than Redis keeps for a subscriber under the
-// limits that a fault sets.
+// Heavy publishes exceed together the output buffer that tinyBuffers leaves a subscriber.
 const (
 	heavyUsers = 8
 	heavyBytes = 5 << 10
@@ -89,8 +88,7 @@ type publisher struct {
 	http  *http.Client
 }
 
-// attemptTimeout is a backend's patience with one request, six times what the
-// gateway promises.
+// attemptTimeout is the timeout of one request, six times what the gateway promises.
 const attemptTimeout = 3 * time.Second
 
 func newPublisher(name string, nodes []string, l *load, h *history, r *rand.Rand) *publisher {
@@ -100,8 +98,7 @@ func newPublisher(name string, nodes []string, l *load, h *history, r *rand.Rand
 	}
 }
 
-// run publishes until stop ends; what is under way then is still repeated until
-// giveUp ends.
+// run publishes until stop ends. The last publish is repeated until giveUp ends.
 func (p *publisher) run(stop, giveUp context.Context) {
 	defer p.http.CloseIdleConnections()
 	for i := 1; stop.Err() == nil; i++ {
@@ -110,7 +107,7 @@ func (p *publisher) run(stop, giveUp context.Context) {
 	}
 }
 
-// insist makes attempts, each at another node, until one is answered for good.
+// insist makes attempts, each at another node, until an answer is final.
 func (p *publisher) insist(giveUp context.Context, n publish) {
 	node := p.r.IntN(len(p.nodes))
 	for attempt := 1; giveUp.Err() == nil; attempt++ {
@@ -143,7 +140,7 @@ func repeatable(status int) bool {
 	return false
 }
 
-// post returns status 0 if no whole answer came.
+// post returns status 0 without a complete answer.
 func (p *publisher) post(ctx context.Context, n publish, addr string) (status int, ids []int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+addr+"/notify", strings.NewReader(n.body()))
 	if err != nil {
@@ -188,7 +185,7 @@ func receipts(body []byte) (ids []int64, err error) {
 	return ids, nil
 }
 
-// rest waits, or until ctx ends.
+// rest waits for d, at most until ctx ends.
 func rest(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

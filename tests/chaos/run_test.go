@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// size is how much happens.
+// size is the amount of load and faults in a run.
 type size struct {
 	nodes      int
 	users      int
 	devices    int // of each user
 	publishers int
 	pace       time.Duration // between the publishes of one publisher, on average
-	after      time.Duration // publishing goes on for as long after the faults
-	patience   time.Duration // for what must happen; waited for only when something is broken
+	after      time.Duration // how long publishing continues after the faults
+	patience   time.Duration // timeout for what must happen
 	long       bool
 }
 
@@ -26,7 +26,7 @@ var (
 	longSize  = size{nodes: 3, users: 24, devices: 4, publishers: 8, pace: 15 * time.Millisecond, after: 3 * time.Second, patience: 30 * time.Second, long: true}
 )
 
-// run is one scenario under way. Its methods belong to the test's goroutine.
+// run is one running scenario. Only the test's goroutine calls its methods.
 type run struct {
 	*cluster
 	scenario scenario
@@ -37,8 +37,7 @@ type run struct {
 	faults   int // so far
 }
 
-// perform runs a scenario from an empty Redis to the last resume and returns
-// what everybody saw.
+// perform runs a scenario from an empty Redis to the last resume and returns the history.
 func perform(t testing.TB, s scenario, program string, z size) recording {
 	t.Helper()
 	h := newHistory()
@@ -78,8 +77,8 @@ func perform(t testing.TB, s scenario, program string, z size) recording {
 	return recording{Scenario: s.name, Seed: seed, Promise: p, events: h.all()}
 }
 
-// plan makes the users and their devices, spread over the nodes; every third
-// device speaks server-sent events.
+// plan creates the users and their devices, spread over the nodes. Every third device uses
+// SSE.
 func (r *run) plan(number uint64) {
 	r.load = &load{pace: r.size.pace, keyless: r.scenario.keyless}
 	for u := range r.size.users {
@@ -101,8 +100,8 @@ func (r *run) stopDevices() {
 	}
 }
 
-// publishDuring has publishers at work while faults happens, and some time
-// before and after. It reports whether it got so far.
+// publishDuring runs publishers while faults runs, and for some time before and after. It
+// reports whether the run got that far.
 func (r *run) publishDuring(number uint64, faults func()) bool {
 	stop, stopPublishers := context.WithCancel(context.Background())
 	giveUp, abandon := context.WithCancel(context.Background())
@@ -126,8 +125,8 @@ func (r *run) publishDuring(number uint64, faults func()) bool {
 	return true
 }
 
-// strikeAll strikes, and waits until everybody who is published to has heard
-// something since: how long that takes is what is measured.
+// strikeAll injects a fault and waits until every recipient has received a notification
+// since. That time is the recovery.
 func (r *run) strikeAll() {
 	r.scenario.faults(r)
 	before := map[*device]int{}
@@ -143,8 +142,8 @@ func (r *run) strikeAll() {
 	})
 }
 
-// settle waits until every open stream has told of everything. Whether it has
-// is for the checker to say.
+// settle waits until every open stream is up to date, at most for patience. The checker
+// decides whether it is.
 func (r *run) settle() {
 	newest := r.newestOfAll()
 	r.await("everybody is up to date", func(d *device) bool { return d.standing().upToDate(newest[d.user]) })
@@ -152,7 +151,7 @@ func (r *run) settle() {
 	r.h.add(event{Kind: settled})
 }
 
-// resumeAll makes every device come back once more.
+// resumeAll makes every device reconnect once more.
 func (r *run) resumeAll() {
 	newest := r.newestOfAll()
 	before := map[*device]int{}
@@ -167,7 +166,7 @@ func (r *run) resumeAll() {
 	r.h.add(event{Kind: resumed})
 }
 
-// anyEnd is one of the ways in which a client goes.
+// anyEnd returns one of the ways in which a client disconnects.
 func (r *run) anyEnd() func(wire) {
 	if r.r.IntN(2) == 0 {
 		return wire.leave
@@ -183,13 +182,13 @@ func (r *run) newestOfAll() map[string]int64 {
 	return newest
 }
 
-// await waits until all devices are as they should be, or patience ends.
+// await waits until ok holds for all devices, at most for patience.
 func (r *run) await(what string, ok func(*device) bool) bool {
 	deadline := time.Now().Add(r.size.patience)
 	for _, d := range r.devices {
 		for !ok(d) {
 			if time.Now().After(deadline) {
-				r.size.patience /= 3 // something is broken: what follows need not take as long again
+				r.size.patience /= 3 // the run has failed already: later waits may be shorter
 				r.t.Logf("%s: waited in vain until %s; %s stands at %+v", r.scenario.name, what, d.name, d.standing())
 				return false
 			}
@@ -199,7 +198,7 @@ func (r *run) await(what string, ok func(*device) bool) bool {
 	return true
 }
 
-// awaitReadiness waits until the nodes are ready, or patience ends.
+// awaitReadiness waits until the nodes are ready, at most for patience.
 func (r *run) awaitReadiness() {
 	deadline := time.Now().Add(r.size.patience)
 	for _, n := range r.nodes {

@@ -7,7 +7,7 @@ import (
 	"herald/internal/testing/faultproxy"
 )
 
-// scenario is one kind of disaster and what is promised in it.
+// scenario is one kind of fault and the promises during it.
 type scenario struct {
 	name     string
 	redis    []string      // further arguments of redis-server
@@ -18,29 +18,30 @@ type scenario struct {
 	slow     time.Duration // every link's delay from the start, each way
 	faults   func(*run)
 
-	// A disaster that does not take place proves nothing.
-	evidence string         // field of Redis's INFO that must have come to more than 0
-	struck   func(row) bool // whether what came of it shows it
+	// A fault that did not happen proves nothing; these show that it did.
+	evidence string         // field of Redis's INFO that must be above 0
+	struck   func(row) bool // whether the result shows the fault
 }
 
-// number makes a scenario's choices its own, wherever it stands in the list.
+// number seeds a scenario's choices by its name, so that its place in the list does not
+// matter.
 func (s scenario) number() uint64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(s.name))
 	return uint64(h.Sum32())
 }
 
-// someKeyless is the usual share: without a key there is one attempt only.
+// someKeyless is the usual share of publishes without a key, which are attempted once.
 const someKeyless = 0.15
 
-// What shows that a disaster took place.
+// Evidence that a fault happened.
 func refused(r row) bool  { return len(r.refusal) > 0 }
 func told(r row) bool     { return r.gaps > 0 }
 func ended(r row) bool    { return r.closed > 0 }
 func unheard(r row) bool  { return r.ghosts > 0 }
 func notReady(r row) bool { return r.red > 0 || r.green > 0 }
 
-// Promised where nothing is lost and no stream ends.
+// Promises where nothing is lost and no stream closes.
 var (
 	// stays: Redis's answers may be lost.
 	stays = promise{Open: true, Ghosts: anyNumber}
@@ -57,14 +58,14 @@ var scenarios = []scenario{
 		faults: func(r *run) { r.killRedis(r.lasting(time.Second, 9500*time.Millisecond)) },
 	},
 	{
-		// Nearly all without a key: what is stored although it was refused shows.
+		// Nearly all without a key, so that a refused and stored publish shows.
 		name: "Redis SIGSTOP", redis: durable, keyless: 0.95,
 		promise: stalls,
 		struck:  refused,
 		faults:  func(r *run) { r.stopRedis(r.lasting(1500*time.Millisecond, 5*time.Second)) },
 	},
 	{
-		// No call is ever quick enough to tell Redis's time well.
+		// No call is quick enough to learn Redis's time exactly.
 		name: "Redis SIGSTOP behind a slow link", redis: durable, keyless: 0.95,
 		promise: stalls,
 		struck:  refused,
@@ -75,7 +76,7 @@ var scenarios = []scenario{
 		name: "Redis forgets", keyless: someKeyless, promise: promise{Loses: true, Open: true, Ghosts: anyNumber},
 		struck: told,
 		faults: func(r *run) {
-			r.load.loud.Store(int64(len(r.load.users) / 2)) // for the others nothing follows the loss
+			r.load.loud.Store(int64(len(r.load.users) / 2)) // for the others no later notification reveals the loss
 			for range r.times(1, 3) {
 				r.pause(r.lasting(400*time.Millisecond, 3*time.Second))
 				r.killRedis(r.lasting(500*time.Millisecond, 2*time.Second))
@@ -175,7 +176,7 @@ var scenarios = []scenario{
 		},
 	},
 	{
-		// Many devices of few users: one that comes back meets others that are live.
+		// Many devices of few users: a device that resumes meets others that are live.
 		name: "clients resume over a slow link", redis: durable, keyless: someKeyless, promise: stalls, crowd: true,
 		faults: func(r *run) {
 			r.links(r.all(), func(p *faultproxy.Proxy) { p.Delay(0, 30*time.Millisecond) })
@@ -211,7 +212,7 @@ var scenarios = []scenario{
 	},
 }
 
-// anything strikes with whatever comes to mind.
+// anything injects random faults.
 func (r *run) anything() {
 	outage := time.Duration(r.r.Int64N(int64(r.lasting(700*time.Millisecond, 4*time.Second))))
 	faults := []func(){

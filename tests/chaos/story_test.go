@@ -2,7 +2,7 @@ package chaos
 
 import "time"
 
-// story writes a history by hand: each call takes a millisecond.
+// story builds a history by hand. Each call takes a millisecond.
 type story struct {
 	now     time.Duration
 	events  []event
@@ -17,10 +17,10 @@ func (s *story) add(e event) {
 	s.events = append(s.events, e)
 }
 
-// pass lets time go by.
+// pass advances the time.
 func (s *story) pass(d time.Duration) { s.now += d }
 
-// sends begins and ends the first attempt of a publish, whose message is its name.
+// sends records the first attempt of a publish and its answer. The message is its name.
 func (s *story) sends(name, key string, users []string, status int, ids ...int64) {
 	s.begins(name, key, 1, users)
 	s.answers(name, 1, status, ids...)
@@ -77,7 +77,7 @@ func (s *story) mark(k kind) { s.add(event{Kind: k}) }
 
 func (s *story) settles() { s.mark(settled); s.mark(resumed) }
 
-// ann is who the stories are about; she has the devices ann1 and ann2.
+// ann is the user of the stories; her devices are ann1 and ann2.
 var ann = []string{"ann"}
 
 // toldTwice is the common beginning: both devices are open and have 10 and 20.

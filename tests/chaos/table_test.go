@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// row is what one scenario came to.
+// row is the result of one scenario.
 type row struct {
 	name      string
 	published int
@@ -18,13 +18,13 @@ type row struct {
 	twice     int
 	gaps      int             // gap frames
 	recovery  []time.Duration // from a fault's end to each socket's first delivery
-	closed    int             // streams that did not end themselves
-	refusal   []time.Duration // how long publishes took to be refused, where a time is promised
-	red       time.Duration   // the longest until a node was not ready; 0: none was
-	green     time.Duration   // the longest until it was again
+	closed    int             // streams that their device did not close
+	refusal   []time.Duration // times until publishes were refused, where a bound is promised
+	red       time.Duration   // the longest time until a node was not ready; 0: all stayed ready
+	green     time.Duration   // the longest time until it was ready again
 }
 
-// measure reads a row off a checked ledger.
+// measure computes the row of a checked ledger.
 func (l *ledger) measure(name string) row {
 	r := row{name: name, published: len(l.publishes), ghosts: len(l.ghosts())}
 	for _, o := range l.publishes {
@@ -69,9 +69,9 @@ func (s *stream) gaps() []event {
 	return slices.DeleteFunc(slices.Clone(s.frames), func(f event) bool { return f.Frame != "gap" })
 }
 
-// recoveries are, for each device that had a stream on a node that was struck,
-// how long after the fault's end the next notification came, or after it was
-// acknowledged if none was waiting.
+// recoveries returns, for each device with a stream on an affected node, the time from the
+// end of the fault to the next notification. If none was waiting, it counts from the
+// acknowledgement.
 func (l *ledger) recoveries(f *fault) (times []time.Duration) {
 	for _, d := range l.devices {
 		struck := slices.ContainsFunc(d.streams, func(s *stream) bool { return s.openAt(f.At) && slices.Contains(f.Nodes, s.node) })
@@ -89,7 +89,7 @@ func (l *ledger) recoveries(f *fault) (times []time.Duration) {
 	return times
 }
 
-// table is what a run came to.
+// table prints the results of a run.
 type table []row
 
 func (t table) write(w io.Writer) {
@@ -104,7 +104,7 @@ func (t table) write(w io.Writer) {
 	_ = tw.Flush()
 }
 
-// percentile of sorted times, by the nearest rank.
+// percentile returns a percentile of sorted times by the nearest rank.
 func percentile(sorted []time.Duration, p int) string {
 	if len(sorted) == 0 {
 		return "–"
@@ -112,7 +112,7 @@ func percentile(sorted []time.Duration, p int) string {
 	return fmt.Sprintf("%dms", sorted[max(0, (len(sorted)*p+99)/100-1)].Milliseconds())
 }
 
-// milliseconds of something that may not have happened.
+// milliseconds formats a time; – if it did not happen.
 func milliseconds(d time.Duration) string {
 	if d == 0 {
 		return "–"

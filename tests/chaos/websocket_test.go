@@ -44,7 +44,7 @@ func sinceQuery(since int64) string {
 	return "?" + url.Values{"since": {strconv.FormatInt(since, 10)}}.Encode()
 }
 
-// expect renews how long the connection may be silent.
+// expect renews the read deadline.
 func (w *webSocketFraming) expect() { _ = w.tcp.SetReadDeadline(time.Now().Add(deadAfter)) }
 
 func (w *webSocketFraming) next() (frame, error) {
