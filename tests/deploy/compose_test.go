@@ -28,8 +28,11 @@ type composeFile struct {
 }
 
 type service struct {
-	Image       string
-	Build       struct{ Context, Dockerfile string }
+	Image string
+	Build struct {
+		Context, Dockerfile string
+		Args                map[string]string
+	}
 	Command     []string
 	Environment map[string]*string
 	Ports       []string
@@ -118,7 +121,7 @@ func TestComposeServices(t *testing.T) {
 		}
 	}
 	for _, name := range gatewayNames {
-		if s := c.Services[name]; s.Build.Context != "." || s.Build.Dockerfile != "deploy/Dockerfile" || s.DependsOn["redis"].Condition != "service_healthy" {
+		if s := c.Services[name]; s.Build.Context != "." || s.Build.Dockerfile != "deploy/Dockerfile" || s.Build.Args["VERSION"] != "${VERSION:-dev}" || s.DependsOn["redis"].Condition != "service_healthy" {
 			t.Errorf("%s: build %+v, depends on redis %q", name, s.Build, s.DependsOn["redis"].Condition)
 		}
 		if n := c.Services[name].Ulimits.NoFile; n.Soft < 100_000 || n.Hard < n.Soft {

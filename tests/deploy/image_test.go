@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,6 +115,7 @@ func TestImageRunsAlone(t *testing.T) {
 	}
 	env := append(compose(t).Services["gateway1"].environment(testValues()),
 		"REDIS_URL=redis://127.0.0.1:"+port, "HERALD_LISTEN=127.0.0.1:"+strconv.Itoa(free), "HERALD_ADMIN_LISTEN=off")
+	entry := execForm(t, argument(t, file.final, "ENTRYPOINT "))
 	inImage := func(args ...string) *exec.Cmd {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Env, cmd.Dir = env, "/"
@@ -125,7 +125,9 @@ func TestImageRunsAlone(t *testing.T) {
 		}
 		return cmd
 	}
-	entry := execForm(t, argument(t, file.final, "ENTRYPOINT "))
+	if out, err := inImage(entry[0], "--version").CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != testVersion {
+		t.Errorf("the image's version is %q, %v; want the build argument %s", out, err, testVersion)
+	}
 	_, check, _ := strings.Cut(argument(t, file.final, "HEALTHCHECK "), "CMD ")
 	if out, err := inImage(execForm(t, check)...).CombinedOutput(); err == nil {
 		t.Fatalf("the health check succeeds before the program runs: %s", out)
@@ -146,20 +148,21 @@ func execForm(t *testing.T, list string) (args []string) {
 	return args
 }
 
+const testVersion = "v1.2.3-test" // value of the build argument VERSION
+
 // buildImage runs the Dockerfile's go build with root in the image's place.
 func buildImage(t *testing.T, arguments, root string) {
 	t.Helper()
-	args := strings.Fields(arguments)
-	out := slices.Index(args, "-o") + 1
-	if out == 0 || args[out] != "/gateway" {
+	const out = "-o /gateway "
+	if !strings.Contains(arguments, out) {
 		t.Fatalf("go build %s does not make /gateway", arguments)
 	}
-	args[out] = filepath.Join(root, "gateway")
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build"}, args...)...)
+	script := "go build " + strings.Replace(arguments, out, `-o "$ROOT/gateway" `, 1)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
 	cmd.Dir = buildContext(t)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "ROOT="+root, "VERSION="+testVersion)
 	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", arguments, err, b)
+		t.Fatalf("%s: %v\n%s", script, err, b)
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)

@@ -26,10 +26,7 @@ const cookieSecret = "keyboard cat"
 
 func startExpress(t *testing.T, r *redistest.Server, secrets ...string) *expressApp {
 	t.Helper()
-	redistest.Require(t, "node")
-	if nodeOnce.Do(func() { nodeErr = npmCI() }); nodeErr != nil {
-		t.Fatal(nodeErr)
-	}
+	installNode(t)
 	cmd := exec.Command("node", append([]string{"node/express.mjs", r.URL()}, secrets...)...)
 	in, lines := childtest.Start(t, cmd)
 	t.Cleanup(func() {

@@ -15,7 +15,7 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-var documents = []string{"README.md", "docs/architecture.md", "docs/protocol.md", "CHANGELOG.md"}
+var documents = []string{"README.md", "docs/architecture.md", "docs/protocol.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"}
 
 func document(t *testing.T, name string) string {
 	t.Helper()
