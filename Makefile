@@ -37,7 +37,7 @@ test: deps lint race ## install missing tools, lint, run every test: about 10 mi
 # run is without the race detector: two packages compile other code under it.
 race: ## every test under the race detector
 	go build -race ./...
-	@builds=$$(mktemp -d); trap 'rm -rf "$$builds"' EXIT; export HERALD_TEST_BUILDS="$$builds"; \
+	@builds=$$(mktemp -d); trap 'rm -rf "$$builds"' EXIT; export GATEWAYTEST_BUILDS="$$builds"; \
 	serial=$$(go list $(MEASURING)); parallel=$$(go list ./... | grep -vxF "$$serial"); \
 	scripts/gotest.sh "-count=1 -timeout $(TIMEOUT) ./internal/transport ./server" \
 		"-race -count=1 -p 4 -timeout $(TIMEOUT) $$parallel" \

@@ -24,7 +24,7 @@ import (
 // processes share. A gateway that one of them built there is not built again, so
 // the directory must be empty when the test run starts. Without it each process
 // builds its own.
-const BuildsVariable = "HERALD_TEST_BUILDS"
+const BuildsVariable = "GATEWAYTEST_BUILDS"
 
 // Main runs a package's tests, fails on leaked goroutines and removes the programs
 // that Build made. Every package that calls Build calls it from TestMain.
