@@ -17,8 +17,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// composeFile is what these tests read of docker-compose.yml. nil in Environment:
-// passed on from where compose runs.
+// composeFile is the part of docker-compose.yml that these tests read. A nil in
+// Environment is passed on from compose's own environment.
 type composeFile struct {
 	Services map[string]service
 	Networks map[string]struct {
@@ -72,7 +72,7 @@ func (s service) address(t *testing.T) netip.Addr {
 	return a
 }
 
-// value is what the file itself gives a variable.
+// value is a variable with a value in the file.
 func (s service) value(t *testing.T, variable string) string {
 	t.Helper()
 	v := s.Environment[variable]
@@ -85,7 +85,8 @@ func (s service) value(t *testing.T, variable string) string {
 // required is a variable that compose refuses to start without.
 var required = regexp.MustCompile(`^\$\{([A-Z_]+):\?([^}$]+)\}$`)
 
-// environment is a gateway's, as compose makes it once what is required is set.
+// environment returns a gateway's environment as compose builds it when all required
+// variables are set.
 func (s service) environment(values map[string]string) []string {
 	var env []string
 	for name, v := range s.Environment {
@@ -130,8 +131,8 @@ func TestComposeServices(t *testing.T) {
 	}
 }
 
-// Every variable must be one that the program knows: it lists them in --help, and
-// refuses to start with one it does not know.
+// Every variable must be a setting of the program, which refuses to start with an unknown
+// one.
 func TestComposeEnvironmentIsTheGateways(t *testing.T) {
 	help, err := exec.CommandContext(t.Context(), gatewaytest.Build(t), "--help").CombinedOutput()
 	if err != nil {
@@ -178,8 +179,8 @@ func TestComposeFitsNginx(t *testing.T) {
 	}
 }
 
-// A wider range would trust the network's own first address, from which requests
-// of the host come, and with it any X-Forwarded-For a client makes up.
+// A wider range would trust the network's first address. Requests of the host come from
+// it, with any X-Forwarded-For that a client invents.
 func TestComposeTrustsNginxOnly(t *testing.T) {
 	c := compose(t)
 	subnet := netip.MustParsePrefix(c.Networks["herald"].IPAM.Config[0].Subnet)
@@ -211,8 +212,8 @@ func TestComposeGivesTheDrainItsTime(t *testing.T) {
 	}
 }
 
-// Nothing that looks like a key has a value in the file, and what has none has a
-// message that says what to set.
+// No secret has a value in the file, and each missing one has a message that says what to
+// set.
 func TestComposeHoldsNoSecret(t *testing.T) {
 	for name, s := range compose(t).Services {
 		for variable, v := range s.Environment {
@@ -233,8 +234,7 @@ func TestComposeHoldsNoSecret(t *testing.T) {
 	}
 }
 
-// The flags are given to a real redis-server, which is then asked what it made
-// of them.
+// A real redis-server starts with these flags and reports the resulting configuration.
 func TestComposeRedisKeepsWhatItAcknowledged(t *testing.T) {
 	s := compose(t).Services["redis"]
 	if !strings.HasPrefix(s.Image, "redis:7") || len(s.Command) == 0 || s.Command[0] != "redis-server" {

@@ -35,7 +35,7 @@ func newSite(t *testing.T, env ...string) *site {
 	return s
 }
 
-// frame is what these tests look at in a frame.
+// frame has the fields that these tests read.
 type frame struct {
 	Type    string
 	Message json.RawMessage
@@ -207,9 +207,8 @@ func TestNewConnectionsSurviveADeadGateway(t *testing.T) {
 	}
 }
 
-// A rolling restart: one gateway drains while clients keep coming. The one that is
-// between its upgrade and its hello when the drain begins is sent away with a bye;
-// everyone after it gets the other gateway and notices nothing.
+// A rolling restart: one gateway drains while clients connect. A client between its
+// upgrade and its hello gets a bye; later clients reach the other gateway.
 func TestNewConnectionsSurviveADrain(t *testing.T) {
 	s := newSite(t, "HERALD_DRAIN=5s")
 	for _, user := range []string{"1", "2"} {
@@ -243,8 +242,8 @@ func TestNewConnectionsSurviveADrain(t *testing.T) {
 	}
 }
 
-// readAway reads until the socket ends, as a browser does, so that the gateway's
-// goodbye is answered.
+// readAway reads until the socket closes, as a browser does, so that the gateway's close
+// frame is answered.
 func readAway(ctx context.Context, conn *websocket.Conn) {
 	for {
 		if _, _, err := conn.Read(ctx); err != nil {

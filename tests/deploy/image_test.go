@@ -39,7 +39,7 @@ func parseDockerfile(t *testing.T) dockerfile {
 	return dockerfile{build: stages[0], final: stages[1]}
 }
 
-// argument is what follows the one instruction that begins with start.
+// argument returns the rest of the only instruction that begins with start.
 func argument(t *testing.T, stage []string, start string) string {
 	t.Helper()
 	var found []string

@@ -183,7 +183,7 @@ func do(t *testing.T, c *http.Client, method, url, body string, header http.Head
 	return answer{Status: resp.StatusCode, Header: resp.Header, Body: string(b)}
 }
 
-// eventually waits for something that another process does and announces to nobody.
+// eventually polls for an effect of another process that gives no event.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)

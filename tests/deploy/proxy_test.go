@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// These tests put plain HTTP servers in the gateways' place: what nginx sends
-// on, repeats, refuses and writes down does not depend on who answers.
+// These tests use plain HTTP servers instead of gateways: what nginx forwards, retries,
+// refuses and logs does not depend on them.
 
 // backend starts a server and returns its host:port.
 func backend(t *testing.T, h http.HandlerFunc) string {
@@ -23,7 +23,7 @@ func backend(t *testing.T, h http.HandlerFunc) string {
 	return s.Listener.Addr().String()
 }
 
-// seen is what a backend got.
+// seen is a request that reached a backend.
 type seen struct {
 	Host   string
 	Header http.Header
@@ -107,8 +107,8 @@ func TestNginxReusesConnectionsForRequests(t *testing.T) {
 	}
 }
 
-// reset is a gateway that dies with the request in its hands: it reads the whole
-// of it, counts it, and closes without an answer.
+// reset is a gateway that dies during a request: it reads all of it, counts it, and closes
+// without an answer.
 func reset(t *testing.T, count *record[string]) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -193,8 +193,8 @@ func TestNginxPassesOverADrainingGateway(t *testing.T) {
 	}
 }
 
-// A 503 to a publisher says that nothing was stored: it is the gateway's to say,
-// and nginx hands it on as it is.
+// A 503 tells a publisher that nothing was stored. Only the gateway can say so, and nginx
+// forwards it unchanged.
 func TestNginxHandsOnARefusal(t *testing.T) {
 	n := startNginx(t, backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "7")
@@ -294,8 +294,8 @@ func raw(t *testing.T, addr, request string) {
 	}
 }
 
-// Every way to an error line: no gateway, a gateway that hangs up, a body that is
-// too large, nothing there, and a request that is nonsense.
+// Every cause of an error line: no gateway, a gateway that closes, a body that is too
+// large, an unknown path, and an invalid request.
 func TestNginxWritesNoToken(t *testing.T) {
 	const token = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0"
 	var count record[string]

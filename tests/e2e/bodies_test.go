@@ -10,7 +10,7 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// nested is JSON of that many levels of arrays and objects.
+// nested returns JSON with that many levels of arrays and objects.
 func nested(levels int) string {
 	var b strings.Builder
 	for i := range levels {
@@ -27,7 +27,7 @@ func nested(levels int) string {
 	return b.String()
 }
 
-// text is a JSON string of that many bytes, quotes included.
+// text returns a JSON string of that many bytes, quotes included.
 func text(bytes int) string { return `"` + strings.Repeat("x", bytes-2) + `"` }
 
 func TestBodiesOfNotify(t *testing.T) {

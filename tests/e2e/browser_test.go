@@ -16,7 +16,7 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// browser is one headless Chromium with a profile of its own.
+// browser is one headless Chromium with an empty profile.
 type browser struct {
 	t   *testing.T
 	g   *gatewaytest.Gateway
@@ -42,14 +42,14 @@ func startBrowser(t *testing.T, g *gatewaytest.Gateway) *browser {
 		cancel()
 		release()
 	})
-	// Without a deadline: the browser would end with it.
+	// No deadline: Chromium exits when the context of its first call ends.
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start chromium: %v", err)
 	}
 	return &browser{t: t, g: g, ctx: ctx}
 }
 
-// tab is one page of it.
+// tab is one page of a browser.
 type tab struct {
 	*browser
 	ctx context.Context
@@ -85,7 +85,7 @@ func (p *tab) do(actions ...action) {
 
 func click(id string) action { return chromedp.Click(chromedp.CSS("#" + id)) }
 
-// fill types over what a field holds.
+// fill replaces the text of a field.
 func fill(id, value string) action {
 	return chromedp.Steps(
 		chromedp.Evaluate[chromedp.Void](`document.getElementById("`+id+`").select()`),
@@ -155,7 +155,7 @@ func (p *tab) awaitItem(text string) {
 	p.await("notification "+text, item(text)+`.length === 1`)
 }
 
-// picture keeps a screenshot for people, out of version control.
+// picture saves a screenshot to artefacts/.
 func (p *tab) picture(name string) {
 	p.t.Helper()
 	p.await("the end of animations", `document.getAnimations().every((a) => a.playState !== "running")`)
@@ -174,7 +174,7 @@ func (p *tab) picture(name string) {
 	}
 }
 
-// TestDemoInABrowser is what the README promises a stranger, done in a browser.
+// TestDemoInABrowser follows the README's first steps in a browser.
 func TestDemoInABrowser(t *testing.T) {
 	g := gatewaytest.Start(t) // no configuration at all
 	b := startBrowser(t, g)
@@ -228,8 +228,7 @@ func ids(p *tab) []float64 {
 	return list
 }
 
-// publishFromTheBanner runs the command that the gateway prints for strangers,
-// as it stands there.
+// publishFromTheBanner runs the curl command that the gateway prints at start, unchanged.
 func publishFromTheBanner(t *testing.T, g *gatewaytest.Gateway) {
 	t.Helper()
 	redistest.Require(t, "curl")
@@ -248,8 +247,8 @@ func publishFromTheBanner(t *testing.T, g *gatewaytest.Gateway) {
 	}
 }
 
-// TestLogOutInABrowser: after it a reload does not let anyone back in, and a new
-// log-in finds what was there.
+// TestLogOutInABrowser: after a log-out a reload shows the log-in form, and a new log-in
+// shows the earlier notifications.
 func TestLogOutInABrowser(t *testing.T) {
 	g := gatewaytest.Start(t)
 	alice := startBrowser(t, g).open("/")

@@ -12,8 +12,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// pump is the reading half of a client: the libraries answer pings and closes
-// only while somebody reads.
+// pump is the reading half of a client. The libraries answer pings and closes only while a
+// goroutine reads.
 type pump struct {
 	texts chan string // closed when the connection has ended
 	err   error       // set before texts is closed: why
@@ -47,7 +47,7 @@ func (p *pump) next() (string, error) {
 	}
 }
 
-// drain waits for the reader's end.
+// drain waits until the reader has returned.
 func (p *pump) drain() {
 	for range p.texts {
 	}
@@ -165,7 +165,7 @@ func (c *gorillaClient) ping() error {
 	}
 }
 
-// leave waits for the answer, which the library reports as the close of the reader.
+// leave waits for the gateway's close frame, which the library reports to the reader.
 func (c *gorillaClient) leave() error {
 	bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "done")
 	if err := c.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(patience)); err != nil {
@@ -174,7 +174,7 @@ func (c *gorillaClient) leave() error {
 	return awaitNormalClose(c)
 }
 
-// awaitNormalClose reads until the close, which must be the answer to ours.
+// awaitNormalClose reads until the close frame, which must answer the client's own.
 func awaitNormalClose(c interface{ next() (string, error) }) error {
 	for {
 		_, err := c.next()

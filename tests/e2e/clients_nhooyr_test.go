@@ -45,8 +45,8 @@ func (c *nhooyrClient) raw(b []byte) error     { return c.conn.Write(c.ctx, nhoo
 func (c *nhooyrClient) binary(b []byte) error  { return c.conn.Write(c.ctx, nhooyr.MessageBinary, b) }
 func (c *nhooyrClient) ping() error            { return c.conn.Ping(c.ctx) }
 
-// leave looks at what the reader has seen, too: it may have taken the server's
-// answer before the library's Close looks for it, which then fails with EOF.
+// leave also checks the reader: it may receive the server's close frame before the
+// library's Close, which then fails with EOF.
 func (c *nhooyrClient) leave() error {
 	err := c.conn.Close(nhooyr.StatusNormalClosure, "done")
 	if err != nil && awaitNormalClose(c) == nil {

@@ -13,7 +13,7 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// client is somebody else's WebSocket implementation, as far as these tests use it.
+// client is the part of a WebSocket library that these tests use.
 type client interface {
 	// next waits for the next text message. Its error is a closed once the
 	// server has closed.
@@ -26,11 +26,11 @@ type client interface {
 	ping() error
 	// leave closes with 1000 and waits until the server has answered.
 	leave() error
-	// drop ends the connection and releases everything.
+	// drop closes the connection and releases all resources.
 	drop()
 }
 
-// library is a way of making clients.
+// library makes clients of one WebSocket library.
 type library struct {
 	name  string
 	dial  func(t *testing.T, url string, header map[string]string) client
@@ -44,7 +44,7 @@ var libraries = []library{
 	{name: "node-ws", dial: dialNode},
 }
 
-// bench is what a behaviour is tried on.
+// bench is the fixture of a behaviour.
 type bench struct {
 	client
 	g      *gatewaytest.Gateway
@@ -136,7 +136,8 @@ func (b *bench) frame(t *testing.T) message {
 	return m
 }
 
-// serves checks that the connection lives and that nothing came before the pong.
+// serves checks that the connection answers a ping and that no message came before the
+// pong.
 func (b *bench) serves(t *testing.T) {
 	t.Helper()
 	b.send(t, b.text(`{"type":"ping"}`))
@@ -145,8 +146,8 @@ func (b *bench) serves(t *testing.T) {
 	}
 }
 
-// ends waits for the close and returns the frame before it; a bye must stand
-// before the gateway's own codes.
+// ends waits for the close and returns the frame before it, which must be a bye for the
+// gateway's own codes.
 func (b *bench) ends(t *testing.T, code int) {
 	t.Helper()
 	last := ""
@@ -257,8 +258,8 @@ func closesOnRevocation(t *testing.T, b *bench) {
 	b.ends(t, 4002)
 }
 
-// pingsBothWays outlives several of the server's pings, which the library
-// answers by itself: a peer that doesn't is ended after 2.5 of them.
+// pingsBothWays waits for several of the server's pings, which the library answers. The
+// server closes a silent peer after 2.5 of them.
 func pingsBothWays(t *testing.T, b *bench) {
 	for until := time.Now().Add(4 * time.Second); time.Now().Before(until); {
 		if err := b.ping(); err != nil {

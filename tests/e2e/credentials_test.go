@@ -18,7 +18,7 @@ var upgrading = []string{
 	"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
 }
 
-// secondKey is a second key for tokens, so that one without kid fits neither.
+// secondKey is a second key for tokens. With two keys a token without kid is refused.
 const secondKey = "k2=HS256:abcdef0123456789abcdef0123456789"
 
 func TestTokensThatProveNothingAre401(t *testing.T) {
@@ -93,7 +93,7 @@ type tokenRequest struct {
 	header []string
 }
 
-// tokenPlaces are handshakes with a token in each place where one may stand.
+// tokenPlaces returns handshakes with the token in each place that the contract allows.
 func tokenPlaces(token string) map[string]tokenRequest {
 	with := func(lines ...string) []string { return append(lines, upgrading...) }
 	return map[string]tokenRequest{
@@ -110,8 +110,8 @@ func checkChallenge(t *testing.T, what string, a gatewaytest.Answer) {
 	}
 }
 
-// TestWhoMayConnect has every check of a handshake, made of an upgrade and of a
-// plain GET of /ws, which must only differ in what success looks like.
+// TestWhoMayConnect runs every check of a handshake with an upgrade and with a plain GET
+// of /ws. Only their success differs: 101 and 426.
 func TestWhoMayConnect(t *testing.T) {
 	g, _ := node(t)
 	alice, bob := g.CreateSession("alice"), g.CreateSession("bob")
@@ -180,8 +180,8 @@ func TestWhoMayConnect(t *testing.T) {
 	}
 }
 
-// TestPlainGetFromTheOwnSite: browsers send no Origin with a fetch of their own
-// site, so that fetch, which only asks, may show Sec-Fetch-Site instead.
+// TestPlainGetFromTheOwnSite: browsers send no Origin with a same-origin GET, so
+// Sec-Fetch-Site counts instead.
 func TestPlainGetFromTheOwnSite(t *testing.T) {
 	g, _ := node(t)
 	cookie := g.CreateSession("alice").Cookie()
@@ -276,8 +276,8 @@ func tryBackend(t *testing.T, a gatewaytest.Answer, want int) {
 	}
 }
 
-// TestBadUserIDs: whatever would change the meaning of a key, a channel pattern
-// or a hash slot is refused wherever a user id may stand, and never logged.
+// TestBadUserIDs: an id that would change the meaning of a key, a channel pattern or a
+// hash slot is refused in every place and never logged.
 func TestBadUserIDs(t *testing.T) {
 	g, _ := node(t)
 	ids := []string{

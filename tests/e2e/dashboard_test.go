@@ -10,7 +10,7 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// TestDashboard looks at it as an operator does, in a browser.
+// TestDashboard opens the dashboard in a browser, as an operator does.
 func TestDashboard(t *testing.T) {
 	r := redistest.Start(t, "--maxmemory-policy", "allkeys-lru", "--enable-debug-command", "yes")
 	g := gatewaytest.Start(t, gatewaytest.Settings(r.URL())...)
@@ -73,8 +73,7 @@ func TestAdminListener(t *testing.T) {
 	}
 }
 
-// TestAdminHosts: a page whose name was made to resolve to this machine reads
-// nothing.
+// TestAdminHosts: DNS rebinding gives a page no access to the admin listener.
 func TestAdminHosts(t *testing.T) {
 	g, _ := node(t)
 	port := g.AdminURL[strings.LastIndex(g.AdminURL, ":"):]

@@ -28,7 +28,7 @@ func doctor(t *testing.T, args []string, env ...string) (code int, stdout, stder
 	return cmd.ProcessState.ExitCode(), out.String(), problems.String()
 }
 
-// diagnosis is what `gateway doctor --json` prints.
+// diagnosis is the output of `gateway doctor --json`.
 type diagnosis struct {
 	OK       bool
 	Findings []struct{ Name, Level, Text, Advice string }
@@ -105,7 +105,7 @@ func TestDoctorNamesABadSetting(t *testing.T) {
 	}
 }
 
-// TestStrict: a Redis that evicts what is stored is warned of, or refused.
+// TestStrict: the gateway warns of a Redis that evicts keys, or refuses to start with it.
 func TestStrict(t *testing.T) {
 	r := redistest.Start(t, "--maxmemory-policy", "allkeys-lfu")
 	settings := gatewaytest.Settings(r.URL())
@@ -131,7 +131,7 @@ func TestStrict(t *testing.T) {
 	}
 }
 
-// TestStrictWithoutRedis: what cannot be seen is not refused.
+// TestStrictWithoutRedis: a Redis that does not answer does not stop the start.
 func TestStrictWithoutRedis(t *testing.T) {
 	r := redistest.Start(t)
 	r.Kill()

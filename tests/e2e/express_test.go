@@ -42,7 +42,8 @@ func startExpress(t *testing.T, r *redistest.Server, secrets ...string) *express
 	return &expressApp{t, "http://127.0.0.1:" + strconv.Itoa(told.Port)}
 }
 
-// do sends a request as a browser with that cookie and returns what the answer says and sets.
+// do sends a request with the cookie and returns the answer's body and the cookie that it
+// sets.
 func (a *expressApp) do(method, path, cookie string) (body, setCookie string) {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), method, a.url+path, nil)
@@ -83,7 +84,7 @@ func (a *expressApp) connect(t *testing.T, g *gatewaytest.Gateway, cookie string
 	return s
 }
 
-// gateway starts a node that takes the app's sessions.
+// gateway starts a node that accepts the app's sessions.
 func (a *expressApp) gateway(r *redistest.Server, settings ...string) *gatewaytest.Gateway {
 	a.t.Helper()
 	return gatewaytest.Start(a.t, gatewaytest.Settings(r.URL(), append([]string{
@@ -91,9 +92,9 @@ func (a *expressApp) gateway(r *redistest.Server, settings ...string) *gatewayte
 	}, settings...)...)...)
 }
 
-// TestExpressSessions is the whole way: log in there, receive here, log out there,
-// and the connection ends. Where Redis tells, the check is so far away that
-// nothing but the notification can have ended it in time.
+// TestExpressSessions logs in at the app, receives here, logs out at the app, and sees the
+// connection close. With keyspace notifications the next check is too far away to have
+// closed it.
 func TestExpressSessions(t *testing.T) {
 	for name, c := range map[string]struct {
 		redis   []string
@@ -135,7 +136,7 @@ func TestExpressSessions(t *testing.T) {
 	}
 }
 
-// wantNoSessionInLog: neither the session's id nor its cookie is ever logged.
+// wantNoSessionInLog checks that neither the session's id nor its cookie is logged.
 func wantNoSessionInLog(t *testing.T, g *gatewaytest.Gateway, cookie string) {
 	t.Helper()
 	_, id, _ := strings.Cut(cookie, "s%3A")
@@ -145,8 +146,8 @@ func wantNoSessionInLog(t *testing.T, g *gatewaytest.Gateway, cookie string) {
 	}
 }
 
-// TestExpressSessionIsTheApps: the gateway reads it and leaves it as it is, and
-// says whose it is to whoever wants to change it.
+// TestExpressSessionIsTheApps: the gateway only reads the app's sessions, and answers 409
+// to requests that would change one.
 func TestExpressSessionIsTheApps(t *testing.T) {
 	r := redistest.Start(t)
 	app := startExpress(t, r, "a new secret", cookieSecret)
@@ -188,7 +189,7 @@ func checkForeign(t *testing.T, a gatewaytest.Answer) {
 	}
 }
 
-// TestJSONSessions: what SETEX wrote, slid by each use, until it expires.
+// TestJSONSessions: each use extends a session written by SETEX, until it expires.
 func TestJSONSessions(t *testing.T) {
 	const id = "0f8fad5b-d9cb-469f-a165-70867728950e"
 	g, r := node(t, "HERALD_SESSION_FORMAT=json", "HERALD_SESSION_COOKIE=sessionId",
@@ -214,7 +215,7 @@ func TestJSONSessions(t *testing.T) {
 	checkProblem(t, g.Do("GET", "/sessions/current", "", cookie), 401)
 }
 
-// TestRedisAwayWithForeignSessions: nobody is taken for logged out.
+// TestRedisAwayWithForeignSessions: while Redis is away no user counts as logged out.
 func TestRedisAwayWithForeignSessions(t *testing.T) {
 	g, r := node(t, "HERALD_SESSION_FORMAT=json", "HERALD_SESSION_CHECK=1s")
 	const cookie = "Cookie: sid=session-of-alice"

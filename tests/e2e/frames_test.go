@@ -13,8 +13,8 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// closesWithin is how long the gateway may keep a connection that it has closed
-// and whose peer does not play along.
+// closesWithin bounds how long a closed connection stays when the peer does not answer the
+// close.
 const closesWithin = 6 * time.Second
 
 func TestHandshake(t *testing.T) {
@@ -91,8 +91,8 @@ func refusesBadHandshakes(t *testing.T, g *gatewaytest.Gateway) {
 	}
 }
 
-// TestFramesThatAreNotWebSocket: each ends the one connection, with the code of
-// RFC 6455 where that asks for one, and hurts nobody else.
+// TestFramesThatAreNotWebSocket: each invalid frame closes its own connection only, with
+// the code of RFC 6455 where it defines one.
 func TestFramesThatAreNotWebSocket(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t, "HERALD_MAX_CONNECTIONS_PER_USER=100")
@@ -149,8 +149,8 @@ func TestFramesThatAreNotWebSocket(t *testing.T) {
 	bystander.alive(t)
 }
 
-// endCode waits for the end, whatever comes before it, and returns its code; 0
-// if there was no close frame.
+// endCode skips messages until the connection closes and returns the close code; 0 without
+// a close frame.
 func (s *socket) endCode(t *testing.T, within time.Duration) int {
 	t.Helper()
 	for deadline := time.Now().Add(within); ; {
@@ -186,8 +186,7 @@ func TestFragmentsWithControlFramesBetween(t *testing.T) {
 	}
 }
 
-// TestFloods: a client that sends all it can is closed for misuse, and others
-// are served meanwhile.
+// TestFloods: a client that floods is closed for misuse, and others are served meanwhile.
 func TestFloods(t *testing.T) {
 	g, _ := node(t)
 	for name, flood := range map[string][]byte{
@@ -216,8 +215,8 @@ func TestFloods(t *testing.T) {
 				t.Errorf("a bystander's ping took %v", took)
 			}
 			code := s.endCode(t, 10*time.Second)
-			// The close frame itself may be lost with the connection: the flood
-			// that nobody reads any more makes TCP reset it.
+			// The close frame may be lost: TCP resets a connection that closes with unread
+			// data.
 			if code != 4003 && code != 0 {
 				t.Errorf("closed with %d, want 4003", code)
 			}
@@ -228,8 +227,8 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestPeersThatDoNotAnswerAClose: neither silence nor an endless frame keeps a
-// closed connection.
+// TestPeersThatDoNotAnswerAClose: neither silence nor an endless frame keeps a closed
+// connection open.
 func TestPeersThatDoNotAnswerAClose(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t)
@@ -258,11 +257,11 @@ func TestPeersThatDoNotAnswerAClose(t *testing.T) {
 	}
 }
 
-// TestVanishedPeersAreNoticed: a peer that answers no ping is ended.
+// TestVanishedPeersAreNoticed: the gateway closes a peer that answers no ping.
 func TestVanishedPeersAreNoticed(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t, "HERALD_PING=1s")
-	silent := connectAs(t, g, "silent") // it reads nothing from here on, so it answers nothing
+	silent := connectAs(t, g, "silent") // it stops reading, so it answers no ping
 	talking := connectAs(t, g, "talking")
 	began := time.Now()
 	for g.Metric("herald_connections") == 2 {

@@ -24,7 +24,7 @@ func twoNodes(t *testing.T, settings ...string) (a, b *gatewaytest.Gateway, r *r
 	return a, gatewaytest.Start(t, gatewaytest.Settings(r.URL(), settings...)...), r
 }
 
-// eventually waits for something that another process does and announces to nobody.
+// eventually polls for an effect of another process that gives no event.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); {

@@ -16,15 +16,15 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// conversation is what a server answered to bytes that need not be HTTP.
+// conversation is a server's answer to bytes that need not be valid HTTP.
 type conversation struct {
 	answers []gatewaytest.Answer
 	rest    []byte // what followed that was no answer
 	open    bool   // the server has not closed the connection
 }
 
-// converse writes bytes to a connection of their own and reads answers until
-// the server closes, or says nothing for quiet.
+// converse writes bytes to a new connection and reads answers until the server closes or
+// is silent for quiet.
 func converse(t testing.TB, g *gatewaytest.Gateway, request string) conversation {
 	t.Helper()
 	const quiet = 3 * time.Second
@@ -69,7 +69,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// only is the one answer there must be.
+// only returns the answer; there must be exactly one.
 func (c conversation) only(t testing.TB) gatewaytest.Answer {
 	t.Helper()
 	if len(c.answers) != 1 || len(c.rest) > 0 {
@@ -78,9 +78,9 @@ func (c conversation) only(t testing.TB) gatewaytest.Answer {
 	return c.answers[0]
 }
 
-// TestRequestSmuggling: a request whose end two parsers could see in different
-// places is refused and its connection closed, so that what follows it is never
-// taken for a request of its own. Framings as in RFC 9112, 6 and 11.2.
+// TestRequestSmuggling: a request with ambiguous length is refused and its connection
+// closed, so that the bytes behind it are never served as a request (RFC 9112, 6 and
+// 11.2).
 func TestRequestSmuggling(t *testing.T) {
 	g, _ := node(t)
 	victim := connectAs(t, g, "victim")
@@ -226,8 +226,8 @@ func headerText(h http.Header) string {
 	return b.String()
 }
 
-// TestHalfRequestsHoldNobodyUp opens connections that never finish their
-// request: others are served, and the gateway ends them.
+// TestHalfRequestsHoldNobodyUp opens connections that never finish their request: others
+// are served, and the gateway closes these.
 func TestHalfRequestsHoldNobodyUp(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t)

@@ -8,8 +8,8 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// TestConcurrentRetriesAreOnePublish: 100 retries at once, through both nodes,
-// make one entry and one answer, of one notification and of a batch.
+// TestConcurrentRetriesAreOnePublish: 100 concurrent retries through both nodes store one
+// entry and get one answer, for a single notification and for a batch.
 func TestConcurrentRetriesAreOnePublish(t *testing.T) {
 	a, b, _ := twoNodes(t)
 	alice, bob := connectAs(t, a, "alice"), connectAs(t, b, "bob")

@@ -154,7 +154,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestTTL: what has outlived its ttl is neither counted nor resumed.
+// TestTTL: a notification past its ttl is neither counted nor resumed.
 func TestTTL(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t)

@@ -10,9 +10,9 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// TestBadNeighboursCostNobodyAMessage: of one user's sockets one never reads,
-// one crashes and one is cut off again and again while large messages are
-// published; the others miss nothing and wait for nobody.
+// TestBadNeighboursCostNobodyAMessage: one of a user's sockets never reads, one crashes,
+// and one is cut off repeatedly while large messages are published. The others miss
+// nothing and do not wait.
 func TestBadNeighboursCostNobodyAMessage(t *testing.T) {
 	g, _ := node(t)
 	const messages = 100
@@ -58,13 +58,13 @@ func TestBadNeighboursCostNobodyAMessage(t *testing.T) {
 	resumes(t, g, want[:])
 }
 
-// checkTooSlow: whoever doesn't read is closed with 4102, which the operators see.
+// checkTooSlow: a client that does not read is closed with 4102, and a metric counts it.
 func checkTooSlow(t *testing.T, g *gatewaytest.Gateway, stalled *socket) {
 	t.Helper()
 	eventually(t, "4102 is counted", func() bool {
 		return g.Metric(`herald_connections_closed_total{code="4102"}`) >= 1
 	})
-	// It reads at last: perhaps the bye is still to be had, and then the end.
+	// It reads at last: the bye, if it was not lost, and the close.
 	switch code := stalled.endCode(t, patience); code {
 	case 4102, 0:
 	default:
@@ -72,7 +72,8 @@ func checkTooSlow(t *testing.T, g *gatewaytest.Gateway, stalled *socket) {
 	}
 }
 
-// resumes is what a client that was too slow does: nothing is missing.
+// resumes reconnects as a client that was too slow does, and checks that nothing is
+// missing.
 func resumes(t *testing.T, g *gatewaytest.Gateway, want []int64) {
 	t.Helper()
 	s, _ := connect(t, g, dialOptions{path: "/ws?since=0", header: []string{bearer("alice")}})
@@ -90,7 +91,7 @@ func crash(s *socket) {
 	_ = s.conn.Close()
 }
 
-// comeAndGo connects as the same user and is cut off, until quit.
+// comeAndGo connects as the same user and is cut off, repeatedly until quit.
 func comeAndGo(t *testing.T, g *gatewaytest.Gateway, quit <-chan struct{}) {
 	for {
 		select {
@@ -107,8 +108,8 @@ func comeAndGo(t *testing.T, g *gatewaytest.Gateway, quit <-chan struct{}) {
 	}
 }
 
-// TestSlowReaderDelaysNoOther measures: while one socket's queue is
-// full, another user's notifications arrive as quickly as ever.
+// TestSlowReaderDelaysNoOther: while one socket's queue is full, another user's
+// notifications arrive without delay.
 func TestSlowReaderDelaysNoOther(t *testing.T) {
 	g, _ := node(t)
 	slow, _ := connect(t, g, dialOptions{header: []string{bearer("slow")}, recvBuffer: 4096})

@@ -11,8 +11,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// Two nodes, locks on three Redis of which one is down: one of the nodes cleans,
-// says what it removed, and leaves what is alive.
+// With two nodes and locks on three Redis servers, one of them down, exactly one node
+// cleans, logs what it removed, and keeps live keys.
 func TestJanitorCleansOnceOverAllNodes(t *testing.T) {
 	main := redistest.Start(t)
 	voters := []*redistest.Server{redistest.Start(t), redistest.Start(t), redistest.Start(t)}

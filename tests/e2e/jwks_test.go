@@ -17,7 +17,7 @@ type issuer struct{ keys map[string]ed25519.PrivateKey }
 
 func newIssuer() *issuer { return &issuer{map[string]ed25519.PrivateKey{}} }
 
-// jwk makes a key and returns what is published of it.
+// jwk creates a key and returns its public JWK.
 func (i *issuer) jwk(kid, more string) string {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -94,7 +94,7 @@ func TestJWKSRotation(t *testing.T) {
 	}
 }
 
-// Who cannot be asked has not said no.
+// An issuer that cannot be reached causes 503, not 401.
 func TestJWKSThatCannotBeHad(t *testing.T) {
 	app, keys := startBackend(t), newIssuer()
 	key := keys.jwk("k", "")

@@ -41,7 +41,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("exit code %d, want 0:\n%s", code, g.Log())
 	}
 
-	// The client comes back elsewhere and misses nothing.
+	// The client resumes on the other node and misses nothing.
 	id := staying.Publish("alice", "2").ID
 	s, _ := connect(t, staying, dialOptions{path: "/ws?since=" + strconv.FormatInt(last, 10), header: []string{bearer("alice")}})
 	if m := s.expect(t, "notification"); m.ID != id || m.Prev != last {
@@ -49,8 +49,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// checkDraining looks at a node that is going away: alive, not ready, and
-// closed to newcomers.
+// checkDraining checks a draining node: alive, not ready, and refusing new streams.
 func checkDraining(t *testing.T, g *gatewaytest.Gateway) {
 	t.Helper()
 	p := checkProblem(t, g.Do("GET", "/health/ready", ""), 503)
@@ -68,8 +67,8 @@ func checkDraining(t *testing.T, g *gatewaytest.Gateway) {
 	}
 }
 
-// TestConnectingWhileTheDrainBegins: whoever slips in is sent away like everyone
-// else, not forgotten until the process ends.
+// TestConnectingWhileTheDrainBegins: a client that connects as the drain begins gets a bye
+// like the others.
 func TestConnectingWhileTheDrainBegins(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t, "HERALD_MAX_CONNECTIONS_PER_USER=0")
@@ -116,8 +115,8 @@ func TestDrainWithoutConnectionsIsImmediate(t *testing.T) {
 	}
 }
 
-// TestDrainIsBounded: peers that never answer and requests that never end do
-// not keep the process.
+// TestDrainIsBounded: neither silent peers nor unfinished requests keep the process from
+// exiting.
 func TestDrainIsBounded(t *testing.T) {
 	t.Parallel()
 	g, _ := node(t, "HERALD_DRAIN=2s")
@@ -170,8 +169,8 @@ func TestStartWhileRedisIsDown(t *testing.T) {
 	s.expect(t, "notification")
 }
 
-// TestRedisRestart: sockets outlive Redis, and what was stored meanwhile by
-// another node arrives, in order.
+// TestRedisRestart: sockets stay open, and what another node stored meanwhile arrives in
+// order.
 func TestRedisRestart(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
@@ -191,8 +190,8 @@ func TestRedisRestart(t *testing.T) {
 	s.alive(t)
 }
 
-// TestPausedNodeMissesNothing: a node that was stopped for longer than Redis or
-// its peers wait delivers what was published meanwhile.
+// TestPausedNodeMissesNothing: a node that was stopped for longer than the timeouts of
+// Redis and its peers delivers what was published meanwhile.
 func TestPausedNodeMissesNothing(t *testing.T) {
 	t.Parallel()
 	a, b, _ := twoNodes(t)
@@ -252,13 +251,13 @@ func TestAbsoluteExpiryEndsAUsedSession(t *testing.T) {
 	s.expectClose(t, 4001)
 }
 
-// expiring is a token that ends in about that many seconds, and when exactly.
+// expiring returns a token that expires in about that many seconds, and the exact time.
 func expiring(userID string, seconds int) (token string, exp time.Time) {
 	exp = time.Now().Truncate(time.Second).Add(time.Duration(seconds) * time.Second)
 	return gatewaytest.Token(gatewaytest.Claims{"sub": userID, "exp": exp.Unix()}), exp
 }
 
-// endsAt waits for close 4001, which must come at that time.
+// endsAt waits for close 4001, which must not come before that time.
 func endsAt(t *testing.T, s *socket, want time.Time) {
 	t.Helper()
 	s.expectClose(t, 4001)

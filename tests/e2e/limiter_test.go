@@ -24,10 +24,10 @@ const (
 	limitPer = 2 * time.Second
 )
 
-// skews are how far the two nodes' clocks are off.
+// skews are the errors of the two nodes' clocks.
 var skews = []time.Duration{37 * time.Second, -2 * time.Hour}
 
-// skewedNodes starts two gateways whose time.Now is off, on one real Redis.
+// skewedNodes starts two gateways with wrong clocks on one real Redis.
 func skewedNodes(t *testing.T) []*gatewaytest.Gateway {
 	t.Helper()
 	r := redistest.Start(t)
@@ -43,8 +43,8 @@ func skewedNodes(t *testing.T) []*gatewaytest.Gateway {
 	return nodes
 }
 
-// clockOverlay makes a go build overlay in which time.Now is off by the seconds
-// of CLOCK_SKEW_SECONDS. Only the wall clock is: monotonic time runs on as ever.
+// clockOverlay writes a go build overlay in which time.Now is wrong by CLOCK_SKEW_SECONDS.
+// It changes the wall clock only, not monotonic time.
 func clockOverlay(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -89,8 +89,8 @@ var clockSkew = func() int64 {
 	return write("overlay.json", string(overlay))
 }
 
-// checkSkew reads the node's clock off its log: without it these tests would
-// prove nothing.
+// checkSkew reads the node's clock from its log. Without the skew these tests would prove
+// nothing.
 func checkSkew(t *testing.T, g *gatewaytest.Gateway, want time.Duration) {
 	t.Helper()
 	var entry struct{ Time time.Time }
@@ -103,8 +103,8 @@ func checkSkew(t *testing.T, g *gatewaytest.Gateway, want time.Duration) {
 	}
 }
 
-// interval bounds when something happened: the limiter decided after the request
-// was sent and before its answer came.
+// interval bounds the time of a decision: after the request was sent and before its answer
+// came.
 type interval struct{ from, to time.Time }
 
 func TestLimitHoldsOverNodesWithSkewedClocks(t *testing.T) {
@@ -121,7 +121,7 @@ func forTest(t *testing.T, nodes []*gatewaytest.Gateway) (list []*gatewaytest.Ga
 	return list
 }
 
-// admitsNoMore has 100 publishers try as often as they can for more than two windows.
+// admitsNoMore runs 100 publishers without pause for more than two windows.
 func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 	const publishers = 100
 	const windows = 2.5
@@ -156,8 +156,8 @@ func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 		})
 	}
 	all.Wait()
-	// Where Redis answers too late, on a machine that is busy with other things,
-	// requests are admitted without being counted, as they should be.
+	// On a busy machine Redis may answer too late. The limiter then fails open, as it
+	// should.
 	uncounted := failedOpen(nodes) - before
 	t.Logf("admitted %d, of them %d without Redis's answer, denied %d", len(admitted), uncounted, denied.Load())
 	if uncounted > limitN/2 {
@@ -174,8 +174,8 @@ func admitsNoMore(t *testing.T, nodes []*gatewaytest.Gateway) {
 	}
 }
 
-// mostWithin is the largest number of intervals that lie wholly within a window
-// of that length: all of them happened in it, whenever exactly.
+// mostWithin returns the largest number of intervals that lie entirely within a window of
+// that length.
 func mostWithin(list []interval, window time.Duration) (most int) {
 	for _, first := range list {
 		n := 0
@@ -189,8 +189,8 @@ func mostWithin(list []interval, window time.Duration) (most int) {
 	return most
 }
 
-// tellsRedisTime compares X-RateLimit-Reset with the real time, from which both
-// nodes' clocks are far away.
+// tellsRedisTime compares X-RateLimit-Reset with the real time; both nodes' clocks are far
+// from it.
 func tellsRedisTime(t *testing.T, nodes []*gatewaytest.Gateway) {
 	for _, g := range nodes {
 		a := g.Backend("POST", "/notify", `{"userId":"bob","message":1}`)
@@ -204,8 +204,8 @@ func tellsRedisTime(t *testing.T, nodes []*gatewaytest.Gateway) {
 	}
 }
 
-// failedOpen counts what the nodes admitted without Redis's answer: on a machine
-// that is busy with other things it comes too late now and then.
+// failedOpen returns how many requests the nodes admitted without Redis's answer, which
+// may come too late on a busy machine.
 func failedOpen(nodes []*gatewaytest.Gateway) (n int) {
 	for _, g := range nodes {
 		n += int(g.Metric(`herald_limiter_decisions_total{decision="failed_open",scope="publish"}`))
@@ -238,9 +238,9 @@ func retryAfterIsExact(t *testing.T, nodes []*gatewaytest.Gateway) {
 	t.Fatal("Redis's answers come too late for the limiter: this machine is too busy, or the gateway is broken")
 }
 
-// waitOutTheLimit fills the window in two steps and asks again and again how long
-// to wait, until it is admitted. It returns what was promised, when the last
-// request that was denied had been sent, and when the admitted one was answered.
+// waitOutTheLimit fills the window in two steps and retries until a request is admitted.
+// It returns the Retry-After values, when the last denied request was sent, and when the
+// admitted one was answered.
 func waitOutTheLimit(t *testing.T, nodes []*gatewaytest.Gateway) (promises []promise, denied, admitted time.Time) {
 	t.Helper()
 	time.Sleep(limitPer) // an empty window
@@ -265,8 +265,8 @@ func waitOutTheLimit(t *testing.T, nodes []*gatewaytest.Gateway) (promises []pro
 	}
 }
 
-// checkPromise: the true wait is known to lie between least and most. What was
-// promised must be enough, and not a second more than needed.
+// checkPromise checks a Retry-After against the true wait, which lies between least and
+// most. It must be enough, and less than a second too long.
 func checkPromise(t *testing.T, promised, least, most time.Duration) {
 	t.Helper()
 	if promised < least {
@@ -371,8 +371,8 @@ func TestConnectLimit(t *testing.T) {
 	}
 }
 
-// TestLimiterFailsOpen: without Redis nothing can be counted, and nothing is
-// refused for it: what needs no Redis still works.
+// TestLimiterFailsOpen: without Redis the limiter refuses nothing, and requests that need
+// no Redis succeed.
 func TestLimiterFailsOpen(t *testing.T) {
 	g, r := node(t, "HERALD_CONNECT_LIMIT=1/1h", "HERALD_PUBLISH_LIMIT=1/1h")
 	r.Kill()

@@ -1,6 +1,6 @@
-// Package e2e meets real gateway processes from outside: real sockets, real
-// redis-server, other people's WebSocket clients, a browser. It is written
-// against the wire contract (docs/protocol.md) and imports no room of the gateway.
+// Package e2e tests real gateway processes from outside: real sockets, real redis-server
+// processes, other WebSocket libraries, a browser. It is written against docs/protocol.md
+// and imports no package of the gateway.
 package e2e
 
 import (

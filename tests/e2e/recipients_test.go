@@ -13,7 +13,7 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// backend is an application that is asked what its users want.
+// backend is an application that serves its users' preferences.
 type backend struct {
 	*httptest.Server
 
@@ -66,7 +66,7 @@ func (b *backend) settings(more ...string) []string {
 	}, more...)
 }
 
-// quietFrom are quiet hours that begin so long from now and last two hours.
+// quietFrom returns quiet hours that begin after d and last two hours.
 func quietFrom(d time.Duration) string {
 	from := time.Now().UTC().Add(d)
 	return `{"quietHours":{"from":"` + from.Format("15:04") + `","to":"` + from.Add(2*time.Hour).Format("15:04") + `","timezone":"UTC"}}`
@@ -119,7 +119,7 @@ func TestMuted(t *testing.T) {
 	}
 }
 
-// What is scheduled asks what its recipient wants when it is due, not before.
+// The preferences of a scheduled notification are looked up when it is due, not before.
 func TestMutedWhenDue(t *testing.T) {
 	app := startBackend(t)
 	app.wants("alice", `{"muted":["digest"]}`)
@@ -144,7 +144,8 @@ func TestMutedWhenDue(t *testing.T) {
 	}
 }
 
-// The first answer is the answer, whatever the recipient has come to want since.
+// A retry with the same key gets the first answer, although the preferences have changed
+// since.
 func TestSkippedIsIdempotent(t *testing.T) {
 	app := startBackend(t)
 	app.wants("alice", `{"muted":["*"]}`)
@@ -188,7 +189,7 @@ func TestQuietHours(t *testing.T) {
 		t.Errorf("announced: %s", early[0].raw)
 	}
 
-	// Who asks has it, and what is announced next brings it along, in order.
+	// The inbox has it, and the next announcement delivers it too, in order.
 	var inbox struct{ Unread int }
 	if g.Do("GET", "/inbox", "", bearer("alice")).Decode(t, &inbox); inbox.Unread != 3 {
 		t.Errorf("unread %d", inbox.Unread)
@@ -218,7 +219,7 @@ func TestUrgencyIsChecked(t *testing.T) {
 	g.PublishBody(`{"userId":"a","message":1,"urgency":"high"}`)
 }
 
-// Whatever a backend does wrong, notifications are delivered, and it is counted.
+// Notifications are delivered, and a metric counts it, however the backend fails.
 func TestBackendThatFails(t *testing.T) {
 	app := startBackend(t)
 	hang := make(chan struct{})

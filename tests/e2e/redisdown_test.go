@@ -11,7 +11,7 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// refusedUses are what cannot be done without Redis.
+// refusedUses are the requests that need Redis.
 var refusedUses = []struct {
 	name, method, path, body string
 	as                       func(s gatewaytest.Session) string // whose header
@@ -30,11 +30,12 @@ func backendHeader(gatewaytest.Session) string { return "Authorization: Bearer "
 func otherHeader(gatewaytest.Session) string   { return "Authorization: Bearer " + otherKey }
 func userHeader(gatewaytest.Session) string    { return bearer("alice") }
 
-// otherKey has a window of its own: a Redis that was stopped counts, once it goes
-// on, what the limiter had asked it meanwhile.
+// otherKey has a separate window: a stopped Redis counts the limiter's earlier requests
+// once it continues.
 const otherKey = "another-key-of-a-backend"
 
-// faults are the ways in which Redis can be away: it refuses, or it is silent.
+// faults are the ways in which Redis can be away: it refuses connections, or it does not
+// answer.
 var faults = []struct {
 	name       string
 	begin, end func(*redistest.Server)
@@ -43,8 +44,7 @@ var faults = []struct {
 	{"SIGSTOP", (*redistest.Server).Stop, (*redistest.Server).Continue},
 }
 
-// TestWhileRedisIsAway shows what README.md says of each use, and prints the
-// figures.
+// TestWhileRedisIsAway checks the table in docs/delivery.md and prints its figures.
 func TestWhileRedisIsAway(t *testing.T) {
 	var table strings.Builder
 	for _, fault := range faults {

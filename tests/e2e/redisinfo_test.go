@@ -9,7 +9,7 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// redisHealth is what /health/redis answers.
+// redisHealth is the body of /health/redis.
 type redisHealth struct {
 	Status, Version, UsedMemory, MaxMemoryPolicy string
 	LatencyMs, AgeSeconds                        float64
@@ -22,7 +22,7 @@ type redisHealth struct {
 
 type finding struct{ Check, Level, Advice string }
 
-// warnings leaves out what a busy machine earns: a long round trip, slow commands.
+// warnings leaves out the findings of a busy machine: a long round trip, slow commands.
 func (h redisHealth) warnings() []finding {
 	return slices.DeleteFunc(slices.Clone(h.Warnings), func(f finding) bool { return f.Check == "round trip" || f.Check == "slow log" })
 }
@@ -95,8 +95,8 @@ func TestRedisInHealthAndMetrics(t *testing.T) {
 	}
 }
 
-// TestRedisThatTellsNothing: a gateway whose user may do nothing but what it
-// needs works, and says what it cannot see.
+// TestRedisThatTellsNothing: with the least permissions in Redis the gateway works and
+// reports what it may not read.
 func TestRedisThatTellsNothing(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t)
@@ -116,7 +116,7 @@ func TestRedisThatTellsNothing(t *testing.T) {
 	}
 }
 
-// TestEmbeddedRedisInHealth: there is little to tell of it.
+// TestEmbeddedRedisInHealth: /health/redis works with the embedded Redis.
 func TestEmbeddedRedisInHealth(t *testing.T) {
 	t.Parallel()
 	g := gatewaytest.Start(t)

@@ -120,8 +120,8 @@ func TestRevokedWhileConnecting(t *testing.T) {
 	}
 }
 
-// TestRedisThatHangsIsNotALogOut: nobody can say whether a session is good, so
-// the answer is 503, in time, and nothing that is open closes.
+// TestRedisThatHangsIsNotALogOut: while sessions cannot be checked, the answer is 503
+// within the budget, and open connections stay.
 func TestRedisThatHangsIsNotALogOut(t *testing.T) {
 	g, r := node(t)
 	session := g.CreateSession("alice")
@@ -167,8 +167,8 @@ func TestRedisThatHangsIsNotALogOut(t *testing.T) {
 	g.AwaitReady()
 	id := g.Publish("alice", `"after"`).ID
 	for _, s := range []*socket{bySession, byToken} {
-		// A revocation that was refused with 503 may still have been executed when
-		// Redis woke up; what was refused to be published must not have been.
+		// A revocation answered 503 may have been executed when Redis continued; a publish
+		// answered 503 must not have been.
 		m, err := s.next()
 		switch {
 		case err != nil:

@@ -52,8 +52,8 @@ func scheduledOf(t testing.TB, g *gatewaytest.Gateway, user, query string) (p sc
 	return p
 }
 
-// What is scheduled through one node comes through the other, when it is due
-// and as it was sent.
+// A notification scheduled through one node arrives through the other, when it is due and
+// byte for byte.
 func TestScheduled(t *testing.T) {
 	a, b, r := twoNodes(t)
 	alice := connectAs(t, b, "alice")
@@ -183,7 +183,7 @@ func TestScheduleRefusals(t *testing.T) {
 	r.Continue()
 }
 
-// A batch may mix what is for now with what is for later.
+// A batch may mix immediate and scheduled notifications.
 func TestScheduledBatch(t *testing.T) {
 	g, _ := node(t)
 	alice, bob := connectAs(t, g, "alice"), connectAs(t, g, "bob")

@@ -38,7 +38,7 @@ func scheduleMany(t *testing.T, nodes []*gatewaytest.Gateway, n, users int, when
 	}
 }
 
-// logged is what a user has in the inbox, oldest first.
+// logged returns a user's inbox, oldest first.
 func logged(t *testing.T, g *gatewaytest.Gateway, user string) (all []message) {
 	t.Helper()
 	for after := int64(0); ; {
@@ -103,8 +103,8 @@ func awaitAllDelivered(t *testing.T, r *redistest.Server) {
 	})
 }
 
-// Nodes are killed at any moment while thousands of scheduled notifications come
-// due: each comes once.
+// Thousands of scheduled notifications are delivered exactly once while nodes are killed
+// at random.
 func TestScheduledSurvivesKills(t *testing.T) {
 	r := redistest.Start(t, "--appendonly", "yes")
 	start := func() *gatewaytest.Gateway { return gatewaytest.Start(t, gatewaytest.Settings(r.URL())...) }
@@ -128,9 +128,9 @@ func TestScheduledSurvivesKills(t *testing.T) {
 	t.Logf("seed %d: %d kills; late p50 %v, max %v", seed, kills, late[len(late)/2], late[len(late)-1])
 }
 
-// Nodes are killed while publishers schedule with keys, each until it is told
-// 200: each request counts once, also where a node died between its work and the
-// record of it, and what it had scheduled was delivered meanwhile.
+// Nodes are killed while publishers retry scheduling with keys until 200. Each request
+// counts once, also if a node died between the work and recording it, and the notification
+// was delivered meanwhile.
 func TestScheduledOnceThroughKills(t *testing.T) {
 	r := redistest.Start(t)
 	start := func() *gatewaytest.Gateway {

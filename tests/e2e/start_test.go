@@ -8,8 +8,8 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// TestStartsThatAreRefused: whatever an operator may get wrong stops the start
-// with one line that names the setting, and never shows a secret.
+// TestStartsThatAreRefused: a wrong setting stops the start with one line that names it
+// and shows no secret.
 func TestStartsThatAreRefused(t *testing.T) {
 	occupied, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -112,7 +112,7 @@ func TestStartsThatAreRefused(t *testing.T) {
 	})
 }
 
-// TestStartWithoutSettings is what a stranger does first.
+// TestStartWithoutSettings starts the gateway without any setting, as a new user does.
 func TestStartWithoutSettings(t *testing.T) {
 	g := gatewaytest.Start(t)
 	banner := g.Stdout()
@@ -129,7 +129,8 @@ func TestStartWithoutSettings(t *testing.T) {
 	}
 }
 
-// TestNoDemoWithARealRedis: anyone may be anyone only where nothing is kept.
+// TestNoDemoWithARealRedis: the demo's log-in without password exists only with the
+// embedded Redis.
 func TestNoDemoWithARealRedis(t *testing.T) {
 	g, _ := node(t)
 	checkProblem(t, g.Do("POST", "/demo/login", `{"userId":"alice"}`, g.Origin()), 404)

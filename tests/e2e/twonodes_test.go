@@ -20,8 +20,8 @@ const (
 	clusterPublishers = 8
 )
 
-// oddMessages are JSON texts that anything which decodes and encodes again
-// would change. %d is replaced by a number that makes each message its own.
+// oddMessages are JSON texts that decoding and encoding would change. %d is replaced by a
+// number that makes each message unique.
 var oddMessages = []string{
 	`{"n":%d}`,
 	`{ "n" :%d , "a" : [ 1 ,2,  3 ] }`,
@@ -107,11 +107,10 @@ func publishAll(t *testing.T, nodes []*gatewaytest.Gateway) [][]sent {
 	return accepted
 }
 
-// publishOnce publishes the i-th notification. On a machine that is too busy for
-// Redis to answer in time that takes more than one attempt; its key makes sure
-// that they count as one.
+// publishOnce publishes the i-th notification. On a busy machine it may take several
+// attempts, which the key makes count as one.
 func publishOnce(g *gatewaytest.Gateway, i int, userID, message string) (id int64, err error) {
-	// The spaces around the message are the envelope's, not the message's.
+	// The spaces around the message belong to the envelope.
 	body := `{"userId":"` + userID + `","message": ` + message + ` }`
 	for range 20 {
 		a, err := g.Try("POST", "/notify", body, gatewaytest.BearerKey, "Idempotency-Key: "+strconv.Itoa(i))

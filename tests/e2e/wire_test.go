@@ -21,7 +21,7 @@ import (
 	"herald/internal/testing/gatewaytest"
 )
 
-// patience is how long anything that must happen may take.
+// patience is the timeout for everything that must happen.
 const patience = 30 * time.Second
 
 // The opcodes of RFC 6455, 5.2.
@@ -35,8 +35,8 @@ const (
 	fin            = 0x80
 )
 
-// socket is a WebSocket client that does exactly what it is told, mistakes
-// included. Pings are answered while it reads; a close is answered unless mute.
+// socket is a WebSocket client that can also send invalid frames. It answers pings while
+// it reads, and a close unless mute.
 type socket struct {
 	conn net.Conn
 	head *http.Response // the 101
@@ -50,7 +50,7 @@ type socket struct {
 	mu sync.Mutex // held to write
 }
 
-// message is any frame of the server.
+// message has the fields of all server frames.
 type message struct {
 	Type         string
 	UserID       string `json:"userId"`
@@ -141,7 +141,7 @@ func handshake(addr string, o dialOptions) []byte {
 	return b.Bytes()
 }
 
-// bearer is the header line of a client with the user's token.
+// bearer returns the Authorization header line with the user's token.
 func bearer(userID string) string { return "Authorization: Bearer " + gatewaytest.UserToken(userID) }
 
 // connect opens a socket that is closed with the test and reads its hello.
@@ -256,7 +256,7 @@ func (s *socket) nextWithin(d time.Duration) (message, error) {
 	}
 }
 
-// endOf makes a closed of the ways in which a connection ends without one.
+// endOf returns a closed for a connection that ended without a close frame.
 func endOf(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 		return closed{}
@@ -288,8 +288,8 @@ func (s *socket) expect(t testing.TB, typ string) message {
 	return m
 }
 
-// expectClose waits for the end, which must have that code, and returns what
-// came before it. The gateway's own codes must be announced by a bye frame.
+// expectClose waits for a close with that code and returns the frames before it. A bye
+// frame must precede the gateway's own codes.
 func (s *socket) expectClose(t testing.TB, code int) []message {
 	t.Helper()
 	var before []message
@@ -328,8 +328,8 @@ func rawOf(list []message) string {
 	return "[" + strings.Join(texts, " ") + "]"
 }
 
-// alive sends a ping frame and waits for its pong: the connection serves, and
-// whatever the server sent before has arrived and is returned.
+// alive sends a ping frame, waits for its pong, and returns the messages that came before
+// it.
 func (s *socket) alive(t testing.TB) []message {
 	t.Helper()
 	if err := s.text(`{"type":"ping"}`); err != nil {
@@ -348,8 +348,8 @@ func (s *socket) alive(t testing.TB) []message {
 	}
 }
 
-// gone waits until the server has ended the TCP connection, and returns how
-// long that took.
+// gone waits until the server has closed the TCP connection and returns how long that
+// took.
 func (s *socket) gone(t testing.TB) time.Duration {
 	t.Helper()
 	began := time.Now()
