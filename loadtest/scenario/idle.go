@@ -115,7 +115,7 @@ func (st *Env) exchangeOnce(ctx context.Context, c *clients.Set, n int, o Option
 	if a.OK == 0 {
 		return a, fmt.Errorf("publish: %w", a.Err)
 	}
-	c.AwaitReceived(ctx, before+int64(a.OK), st.patience)
+	c.AwaitReceived(ctx, before+int64(a.OK), 2*st.patience)
 	return a, nil
 }
 

@@ -56,6 +56,7 @@ func (st *Env) mix(ctx context.Context, run *measure.Run, c *clients.Set, o Opti
 	}
 	m.accepted.Store(0)
 	snap := st.snapshot(c)
+	snap.patience *= 2 // resumes take longer
 	recorded := c.Record()
 	stop := m.startChurn(ctx)
 	work.For = o.Duration

@@ -55,6 +55,7 @@ func (st *Env) publishWhileAway(ctx context.Context, o Options) (int64, error) {
 func (st *Env) reconnectAll(ctx context.Context, run *measure.Run, c *clients.Set, a clients.ConnectPlan, missed int64) error {
 	st.phase("all reconnect", time.Duration(len(a.Users))*300*time.Microsecond)
 	snap := st.snapshot(c)
+	snap.patience *= 2 // resumes take longer
 	ob, err := st.observe(100*time.Millisecond, func() measure.Counts {
 		return measure.Counts{Connections: c.Open(), Received: c.Received()}
 	})
