@@ -8,13 +8,13 @@ import (
 	"herald/notify"
 )
 
-// drainPerSecond is how many clients a draining node sends away each second if
-// the time allows: a deploy must not make them all knock at once next door.
+// drainPerSecond is how many clients a draining node closes each second if the time
+// allows: after a deploy they must not all reconnect at once.
 const drainPerSecond = 1000
 
-// Drain refuses further joins and sends every client away with 4101 and a
-// retryAfterMs of its own, spread over at most half of within, then waits for
-// them to go. Who is still there after within, or when ctx ends, is cut off.
+// Drain refuses further joins and closes every socket with 4101 and a random
+// retryAfterMs, spread over at most half of within. It returns when all have left;
+// after within, or when ctx ends, it closes the rest without a goodbye.
 func (h *Hub) Drain(ctx context.Context, within time.Duration) {
 	h.draining.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -54,8 +54,8 @@ func (h *Hub) sendAway(ctx context.Context, sockets []*Socket, spread time.Durat
 	}
 }
 
-// retryAfterMs is a time from one second on, spread wider the more clients
-// there are to take in elsewhere.
+// retryAfterMs is a random delay of at least one second; its spread grows by 1 ms for
+// each client that has to reconnect.
 func retryAfterMs(clients int) int {
 	return 1000 + rand.IntN(1000+clients)
 }

@@ -1,7 +1,7 @@
-// Package hub holds the open connections of this process: which sockets a user
-// has, what each of them has been sent, and how each ends. It knows neither
-// Redis nor HTTP: messages come in through Cork.Deliver and Backfill, bytes go out
-// through the Transport that each socket was made with.
+// Package hub holds the open connections of this process: each user's sockets, what
+// each was sent, their pings, deadlines and close. It imports neither Redis nor
+// HTTP: messages come in through Cork.Deliver and Hub.Backfill, bytes go out through
+// each socket's Transport.
 //
 // Lock order: shard.mu, then user.mu, then Socket.mu, then wheel.mu.
 package hub
@@ -20,7 +20,7 @@ import (
 	"herald/notify"
 )
 
-// Why a socket could not join. The server closes it with the matching code.
+// Reasons why Join refuses a socket, each with the code to close it with.
 var (
 	ErrDraining = errors.New("hub: draining")                          // 4101
 	ErrFull     = errors.New("hub: too many connections on this node") // 4103
@@ -30,24 +30,24 @@ var (
 
 // Options configures a Hub. The zero value works.
 type Options struct {
-	QueueBytes  int           // bytes that may wait for one slow socket; default 256 KiB
-	Ping        time.Duration // between pings to a socket; default 25 s
+	QueueBytes  int           // bytes that may be queued for one socket; default 256 KiB
+	Ping        time.Duration // interval of pings to a socket; default 25 s
 	MaxPerUser  int           // sockets of one user on this node; default 20, negative: no limit
 	MaxSockets  int           // sockets on this node; default no limit
 	CloseWithin time.Duration // how long a peer may take to answer a close; default 2 s
 	Log         *slog.Logger  // default: nothing is logged
 
-	// OnGap is called when a user's stream has a hole that only the log can
-	// fill: read the log after Position and call Backfill, then Repaired. It is
-	// called with a lock held and must not block or call the hub. Required
-	// wherever announcements can be lost: until Repaired the user's live sockets
-	// get nothing stored.
+	// OnGap is called when a user's live sockets lack a message that only the log
+	// has. A repair must follow: read the log after Position, call Backfill, then
+	// Repaired. Until then the user's live sockets get no stored message. OnGap is
+	// called with a lock held and must not block or call the hub. Required wherever
+	// announcements can be lost.
 	OnGap func(userID string)
-	// OnExpiry is called when a socket's credentials run out, on the wheel's
-	// goroutine: it must not block. Default: close with 4001.
+	// OnExpiry is called on the wheel's goroutine when a socket's credentials
+	// expire. It must not block. Default: close with 4001.
 	OnExpiry func(*Socket)
-	// OnChange is called when a user has one socket more or fewer, without locks;
-	// it must not block. Default: nobody is told.
+	// OnChange is called, without locks held, when a user has one socket more or
+	// fewer. It must not block. Optional.
 	OnChange func(userID string)
 }
 
@@ -59,7 +59,7 @@ type Hub struct {
 	o      Options
 	seed   maphash.Seed
 	wheel  *wheel
-	fanMin int // sockets from which on a user is served by a fanout
+	fanMin int // the constant fanMin, which tests lower
 
 	sockets atomic.Int64 // joined and not yet left
 	stats   stats
@@ -89,10 +89,10 @@ type user struct {
 	last      notify.ID // guarded by mu: every live socket has been sent everything up to here
 	seen      notify.ID // guarded by mu: newest id announced to this node or read by a live socket; never below last
 	repairing bool      // guarded by mu: OnGap was called, Repaired not yet
-	fan       *fanout   // guarded by mu: nil unless something waits for its sockets
+	fan       *fanout   // guarded by mu: nil unless messages wait for a fanout
 }
 
-// New returns a hub and starts its timing wheel; Close ends it.
+// New returns a hub and starts the goroutine of its timing wheel; Close stops it.
 func New(o Options) *Hub {
 	if o.QueueBytes == 0 {
 		o.QueueBytes = 256 << 10
@@ -120,8 +120,8 @@ func New(o Options) *Hub {
 	return h
 }
 
-// Close ends every socket at once and stops the wheel. Drain first to part on
-// good terms.
+// Close closes every connection without a goodbye, and returns when the hub's
+// goroutines have exited. Call Drain first to let clients reconnect elsewhere.
 func (h *Hub) Close() {
 	h.draining.Store(true)
 	for _, s := range h.all() {
@@ -143,7 +143,7 @@ func (h *Hub) user(userID string) *user {
 	return u
 }
 
-// behindLocked asks for the repair of u, once until Repaired.
+// behindLocked requests a repair of u. Deliver requests no other until Repaired.
 func (h *Hub) behindLocked(u *user) {
 	h.stats.repairs.Add(1)
 	if h.o.OnGap != nil {
@@ -162,8 +162,8 @@ func (h *Hub) appendLocked(c *Cork, u *user, m notify.Frame) bool {
 	return sent
 }
 
-// encodings keeps the bytes of messages for the framings they were needed on: those
-// of one message, or of several as one piece.
+// encodings caches the bytes of one message, or of several as one piece, for each
+// framing in use.
 type encodings [2]struct {
 	framing Framing
 	bytes   []byte
@@ -192,8 +192,8 @@ func join(w Framing, messages []notify.Frame) []byte {
 	return p
 }
 
-// Position returns the id up to which every live socket of the user has been
-// sent everything; ok is false if there is no live socket here.
+// Position returns the id up to which every live socket of the user was sent
+// everything, or has it waiting. ok is false if the user has no live socket here.
 func (h *Hub) Position(userID string) (_ notify.ID, ok bool) {
 	u := h.user(userID)
 	if u == nil {
@@ -249,8 +249,8 @@ func gapMessage(after, next notify.ID) notify.Frame {
 	return notify.Frame{Event: "gap", JSON: string(notify.GapFrame(after, next))}
 }
 
-// Target returns the newest id announced for the user so far. A read of the
-// log that begins after Target returns finds everything up to it.
+// Target returns the newest id announced for the user on this node, 0 if none. A
+// read of the log that begins after Target returns finds everything up to it.
 func (h *Hub) Target(userID string) notify.ID {
 	u := h.user(userID)
 	if u == nil {
@@ -261,9 +261,10 @@ func (h *Hub) Target(userID string) notify.ID {
 	return u.seen
 }
 
-// Repaired ends a repair whose last read began after Target returned target,
-// found nothing further, and knows newest as the user's newest id by the log's
-// own account. It returns false if more has been announced since: read again.
+// Repaired ends a repair whose last read reached the end of the log. target is what
+// Target returned before that read; newest is the user's newest id in the log's
+// metadata, which may be newer than any retained entry: then the sockets get a gap
+// frame. Repaired returns false if more was announced since; read again.
 func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 	u := h.user(userID)
 	if u == nil {
@@ -282,8 +283,8 @@ func (h *Hub) Repaired(userID string, target, newest notify.ID) bool {
 	return true
 }
 
-// AwaitRoom returns when at most half the queue of each of the user's live
-// sockets is taken, or ctx ends.
+// AwaitRoom returns when the queue of each of the user's live sockets is at most
+// half full, or ctx ends.
 func (h *Hub) AwaitRoom(ctx context.Context, userID string) {
 	u := h.user(userID)
 	if u == nil {
@@ -298,10 +299,10 @@ func (h *Hub) AwaitRoom(ctx context.Context, userID string) {
 	}
 }
 
-// Repair marks the user as being repaired if newest, the user's newest id by the
-// log's account, is not where the live sockets stand, and reports whether the
-// caller is now the one to do it. Sockets that are still resuming take newest for
-// announced.
+// Repair compares newest, the user's newest id in the log, with the position of the
+// live sockets. If they differ and no repair is under way it returns true: the
+// caller must repair the user and call Repaired. For sockets that are resuming,
+// newest counts as announced.
 func (h *Hub) Repair(userID string, newest notify.ID) bool {
 	u := h.user(userID)
 	if u == nil {
@@ -321,7 +322,7 @@ func (h *Hub) Repair(userID string, newest notify.ID) bool {
 	return true
 }
 
-// Count returns how many sockets, and of how many users, are open here.
+// Count returns the number of open sockets on this node, and of their users.
 func (h *Hub) Count() (sockets, users int) {
 	for i := range h.shards {
 		sh := &h.shards[i]
@@ -332,7 +333,7 @@ func (h *Hub) Count() (sockets, users int) {
 	return int(h.sockets.Load()), users
 }
 
-// Connections returns how many sockets the user has here.
+// Connections returns the number of the user's sockets on this node.
 func (h *Hub) Connections(userID string) int {
 	u := h.user(userID)
 	if u == nil {
@@ -343,8 +344,8 @@ func (h *Hub) Connections(userID string) int {
 	return len(u.sockets)
 }
 
-// UserIDs calls f with every user who has a socket here, one shard at a time,
-// until f returns false.
+// UserIDs calls f with each user who has a socket on this node until f returns
+// false. No lock is held while f runs.
 func (h *Hub) UserIDs(f func(userID string) bool) {
 	for i := range h.shards {
 		sh := &h.shards[i]

@@ -8,10 +8,10 @@ import (
 	"herald/notify"
 )
 
-// Join makes s one of its user's sockets: from here on it is counted, can be
-// closed by Revoke and Drain, and what is announced for the user is remembered
-// until s is live. authenticated is when the check of its credentials began: a
-// session revoked since then refuses the join.
+// Join adds s to its user's sockets. From then on s is counted, Revoke and Drain
+// close it, and GoLive notices what is announced for the user. authenticated is when
+// the check of the credentials began. Errors: ErrDraining, ErrRevoked if the session
+// was revoked since authenticated, ErrFull, ErrTooMany.
 func (h *Hub) Join(s *Socket, authenticated time.Time) error {
 	err := h.add(s, authenticated)
 	if err == nil {
@@ -65,8 +65,8 @@ func (h *Hub) reserve() bool {
 	}
 }
 
-// Leave takes s out of its user's sockets and ends its transport. It may be
-// called more than once and for a socket that never joined.
+// Leave removes s from its user's sockets and closes its transport. It may be called
+// more than once and for a socket that never joined.
 func (h *Hub) Leave(s *Socket) {
 	s.End()
 	if !h.remove(s) {
@@ -112,9 +112,9 @@ func (h *Hub) fullAt(sockets int64) bool {
 // Draining reports whether Drain has begun.
 func (h *Hub) Draining() bool { return h.draining.Load() }
 
-// Greet sends the hello frame, the first of every connection, and sets where
-// the client's stream stands: at last. It returns true if something ephemeral or
-// a read frame passed since the join, which hello may be older than.
+// Greet sends the hello frame, the first of every connection, and sets the client's
+// position to last. It returns true if an ephemeral notification or a read frame was
+// announced since the join: hello may be older than that.
 func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	u := s.user
 	u.mu.Lock()
@@ -124,10 +124,10 @@ func (s *Socket) Greet(hello []byte, last notify.ID) (missed bool) {
 	return s.missed
 }
 
-// Resume sends what was read from the log, in order, with a gap frame wherever
-// an entry doesn't continue what the client has, and waits while more than half
-// the queue is taken: a client that takes its time is not a slow one. It
-// returns false once the socket or ctx has ended.
+// Resume sends entries of the log, in order, with a gap frame wherever an entry
+// doesn't continue what the client has. It waits while the queue is more than half
+// full, so a replay never makes a client a slow consumer. It returns false when
+// the socket is closed or ctx ends.
 func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 	for _, m := range entries {
 		if m.ID <= s.last {
@@ -149,8 +149,8 @@ func (s *Socket) Resume(ctx context.Context, entries []notify.Frame) bool {
 	return true
 }
 
-// Last is the id that s has been sent everything up to. Only for the goroutine
-// that resumes s.
+// Last returns the id up to which s was sent everything. Only for the goroutine that
+// resumes s.
 func (s *Socket) Last() notify.ID { return s.last }
 
 // gapFrame returns the gap frame that says that nothing between the client's last
@@ -174,8 +174,8 @@ func (s *Socket) lostFrame(newest notify.ID) []byte {
 func (s *Socket) SendGap(newest notify.ID) { s.send(s.lostFrame(newest)) }
 
 // GoLive makes s receive what is announced from now on. target is what Target
-// returned before the last read of the log began; GoLive returns false if more
-// has been announced since, and the caller reads again.
+// returned before the last read of the log began. GoLive returns false if more was
+// announced since; the caller must read the log again.
 //
 //	announce 7 → Deliver sees s resuming, sets seen = 7
 //	target = 6, read finds 6           GoLive(6): seen 7 > 6, read again
@@ -186,7 +186,7 @@ func (s *Socket) SendGap(newest notify.ID) { s.send(s.lostFrame(newest)) }
 //
 //	a and b ask for the newest id: 0   7 is stored, its announcement under way
 //	a reads 7 and goes live            seen = 7
-//	b: GoLive(0): seen 7 > 0, read again; else it would be told that 7 is lost
+//	b: GoLive(0): seen 7 > 0, read again, or b would get a gap frame for 7
 //
 // Nothing announced before the flip can be missing, because everything is in
 // the log before it is announced; nothing after it can be missing, because

@@ -8,29 +8,29 @@ import (
 	"herald/notify"
 )
 
-// What is sent to a socket is written at once, unless something waits: then it
-// goes behind that, in the socket's queue. A queue waits for the transport, which
-// Drain watches, or is held back, and whoever held it calls Uncork.
+// A frame is written at once if the socket's queue is empty; otherwise it is
+// appended. A queue waits until the transport is writable (Transport.Drain), or is
+// corked until the one who corked it calls Uncork.
 
 // Send sends one frame to this socket alone. It never blocks.
 func (s *Socket) Send(event string, frame []byte) {
 	s.send(s.framing.Encode(notify.Frame{Event: event, JSON: string(frame)}))
 }
 
-// SendRaw sends bytes that are framed already: the answers that the transport's
-// own protocol demands.
+// SendRaw sends bytes that are framed already, such as a WebSocket pong. It never
+// blocks.
 func (s *Socket) SendRaw(p []byte) { s.send(p) }
 
-// send writes p at once if nothing waits, else queues it. A queue that would
-// grow past its bound closes the socket with 4102: nobody waits for it, and it
-// resumes with what it has. p is shared and never modified.
+// send writes p at once if the queue is empty, or else queues it. If the queue would
+// exceed Options.QueueBytes or maxQueued, it closes the socket with 4102: a slow
+// consumer delays no other, and resumes later. p is shared and never modified.
 func (s *Socket) send(p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sendLocked(p)
 }
 
-// sendCorked is send, but if nothing waits c holds p back; c may be nil.
+// sendCorked is send, except that it corks a socket with an empty queue; c may be nil.
 func (s *Socket) sendCorked(c *Cork, p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,10 +38,10 @@ func (s *Socket) sendCorked(c *Cork, p []byte) {
 		s.sendLocked(p)
 		return
 	}
-	s.corkLocked(p, c.hold(s))
+	s.corkLocked(p, c.addLocked(s))
 }
 
-// corkLocked makes p the queue.
+// corkLocked makes p the whole queue, written by Uncork.
 func (s *Socket) corkLocked(p []byte, now int64) {
 	s.single[0] = p
 	s.queue, s.queued, s.moved, s.corked = s.single[:], len(p), now, true
@@ -60,15 +60,15 @@ func (s *Socket) sendLocked(p []byte) {
 	}
 }
 
-// Cork holds p back, the first bytes of the connection, so that what is sent until
-// Uncork goes with it. p is never modified.
+// Cork queues p, the first bytes of the connection. Uncork writes them together with
+// what is sent until then. p is never modified.
 func (s *Socket) Cork(p []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.corkLocked(p, time.Now().UnixNano())
 }
 
-// Uncork writes what Cork, or a Cork, has held back.
+// Uncork writes what Socket.Cork, or a Cork, has queued.
 func (s *Socket) Uncork() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,8 +89,7 @@ func (s *Socket) uncorkLocked() {
 	}
 }
 
-// maxQueued is how many frames may wait, however small: each costs its
-// bookkeeping.
+// maxQueued bounds the frames in a queue, however small: each costs a slice header.
 const maxQueued = 4096
 
 // writeLocked writes or queues p.
@@ -112,13 +111,13 @@ func (s *Socket) writeLocked(p []byte) {
 	}
 }
 
-// flushBytes is how much of a queue goes into one write.
+// flushBytes bounds the bytes of queued frames that are copied into one write.
 const flushBytes = 64 << 10
 
 var flushBuffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes); return &b }}
 
-// flush writes what has queued up, many frames in one write. It returns true
-// when nothing is left to do.
+// flush writes the queue, many frames in one write. It returns true when the queue is
+// empty or the socket closed.
 func (s *Socket) flush(write func([]byte) (int, error)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,8 +148,8 @@ func (s *Socket) flushLocked(write func([]byte) (int, error)) bool {
 	return true
 }
 
-// writeHeadLocked writes the head of the queue in one piece: a large frame as it
-// is, small ones copied together. all is false if the kernel did not take all of it.
+// writeHeadLocked writes the head of the queue: a large frame as it is, small ones
+// copied together. all is false if the kernel took only a part.
 func (s *Socket) writeHeadLocked(write func([]byte) (int, error)) (n int, all bool, err error) {
 	p := s.queue[0]
 	if len(s.queue) > 1 && len(p) < flushBytes {
@@ -187,8 +186,8 @@ func (s *Socket) consumeLocked(n int) {
 	}
 }
 
-// awaitRoom waits until at most half the queue is taken or ctx ends. It returns
-// false once the socket has ended or is closing, or ctx has.
+// awaitRoom waits until the queue is at most half full. It returns false if the
+// socket is closing or closed, or ctx ends first.
 func (s *Socket) awaitRoom(ctx context.Context) bool {
 	for {
 		room, isOpen := s.hasRoom()
@@ -203,8 +202,8 @@ func (s *Socket) awaitRoom(ctx context.Context) bool {
 	}
 }
 
-// hasRoom returns what to wait for if there is no room; nil if there is, or if
-// the socket isn't open.
+// hasRoom returns a channel to wait for while the queue is more than half full, or
+// nil if it isn't or the socket isn't open.
 func (s *Socket) hasRoom() (wait <-chan struct{}, isOpen bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

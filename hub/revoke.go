@@ -39,8 +39,8 @@ func (s *Socket) cutLocked() {
 	s.live, s.greeted, s.cut = false, false, true
 }
 
-// Sessions calls f with the sockets that a session authenticated, in groups of
-// at most n, until f returns false.
+// Sessions calls f with all sockets that a session authenticated, in batches of at
+// most n, until f returns false. No lock is held while f runs.
 func (h *Hub) Sessions(n int, f func([]*Socket) bool) {
 	list := slices.DeleteFunc(h.all(), func(s *Socket) bool { return s.Session == "" })
 	for group := range slices.Chunk(list, n) {
@@ -73,13 +73,13 @@ func (h *Hub) sessionSockets(userID string, sessions []string, locked func(*Sock
 	return list
 }
 
-// revocations remembers for a while which sessions were revoked:
+// revocations remembers recently revoked sessions, because of this schedule:
 //
 //	connect: session found          revoke: deleted, announced
 //	                                revoke: no socket here yet
 //	connect: Join                   → must be refused
 //
-// Two generations make forgetting cheap: each lives for one to two minutes.
+// Two generations make forgetting cheap: an entry lives for one to two minutes.
 type revocations struct {
 	mu         sync.Mutex
 	turned     time.Time            // guarded by mu: when young was begun

@@ -8,41 +8,44 @@ import (
 	"herald/notify"
 )
 
-// Framing is how one transport frames what the hub sends: WebSocket or SSE. Each
-// is one comparable value shared by all its sockets. What it returns is shared
-// too and never modified.
+// Framing encodes frames for one kind of transport, WebSocket or SSE. It is a
+// comparable value that all sockets of that kind share. The bytes it returns are
+// shared too and must not be modified.
 type Framing interface {
 	Encode(notify.Frame) []byte
 	Ping() []byte
-	// Goodbye is the bye frame and whatever ends the stream after it.
+	// Goodbye returns the bye frame and what closes the stream after it.
+	// retryAfterMs 0 is left out.
 	Goodbye(code notify.CloseCode, retryAfterMs int) []byte
-	// AnswersClose reports whether the peer answers a goodbye, so that the
-	// connection is kept for it, at most Options.CloseWithin.
+	// AnswersClose reports whether the peer answers a goodbye. Then the connection
+	// stays open for the answer, at most Options.CloseWithin.
 	AnswersClose() bool
-	// AnswersPing reports whether a peer that lives sends something at least each
-	// ping interval, so that one that doesn't is dead.
+	// AnswersPing reports whether a live peer answers each ping. Then a peer from
+	// which no byte came for 2.5 ping intervals is closed as dead.
 	AnswersPing() bool
 }
 
-// Transport carries one socket's bytes.
+// Transport writes one socket's bytes. The hub never calls Write concurrently.
 type Transport interface {
-	// Write writes what the kernel takes without waiting, perhaps nothing.
+	// Write writes what the kernel takes without blocking, perhaps nothing. n < len(p)
+	// with a nil error means that the kernel's buffer is full.
 	Write(p []byte) (n int, err error)
-	// Drain calls step, not on this goroutine, now and whenever the connection
-	// has become writable, until step returns true. step writes with the
-	// function it is given, which like Write doesn't wait and fails when the
-	// connection has. Write is not called before step has returned true.
+	// Drain calls step on another goroutine, now and whenever the connection
+	// becomes writable, until step returns true. step writes with the function it
+	// is given, which like Write does not block, and fails when the connection has
+	// failed. The hub does not call Write before step has returned true.
 	Drain(step func(write func(p []byte) (n int, err error)) (done bool))
-	// Close ends the connection at once. It may be called more than once.
+	// Close closes the connection at once, without flushing. It may be called more than once.
 	Close()
 }
 
-// Socket is one client's connection, of whatever transport.
+// Socket is one client's connection on any transport. Its methods are safe for
+// concurrent use unless they say otherwise.
 type Socket struct {
 	// Static after construction.
 	UserID  string
 	Session string // the session's handle; "" if authenticated otherwise
-	Data    any    // the server's
+	Data    any    // for the server's use
 	hub     *Hub
 	framing Framing
 	out     Transport
@@ -60,11 +63,11 @@ type Socket struct {
 
 	mu     sync.Mutex
 	state  state         // guarded by mu
-	corked bool          // guarded by mu: the queue is held back, and Uncork or a Cork will write it
-	queue  [][]byte      // guarded by mu: waiting for the transport, or held back; the first may be partly written
+	corked bool          // guarded by mu: the queue waits for Uncork
+	queue  [][]byte      // guarded by mu: waiting for the transport or for Uncork; the first may be partly written
 	queued int           // guarded by mu: bytes in queue
 	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
-	single [1][]byte     // guarded by mu: the queue that begins with a frame held back is in here
+	single [1][]byte     // guarded by mu: memory of a corked queue's first element
 	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
@@ -85,8 +88,9 @@ const (
 	ended
 )
 
-// NewSocket returns a socket that writes to out. It can be closed from now on;
-// it receives messages, pings and expires once it has joined.
+// NewSocket returns a socket that writes to out. It can be closed at once; it gets
+// messages and pings, and expires, once it has joined. session is the handle of the
+// session that authenticated it, "" if none.
 func (h *Hub) NewSocket(userID, session string, w Framing, out Transport) *Socket {
 	s := &Socket{UserID: userID, Session: session, hub: h, framing: w, out: out}
 	now := time.Now()
@@ -96,10 +100,10 @@ func (h *Hub) NewSocket(userID, session string, w Framing, out Transport) *Socke
 	return s
 }
 
-// Heard notes that the peer lives: it has sent a byte.
+// Heard records that a byte came from the peer, which is therefore alive.
 func (s *Socket) Heard() { s.heard.Store(time.Now().UnixNano()) }
 
-// SetExpiry sets when the credentials run out; the zero time means never.
+// SetExpiry sets when the credentials expire; the zero time means never.
 func (s *Socket) SetExpiry(t time.Time) {
 	if t.IsZero() {
 		s.expires.Store(0)
@@ -117,8 +121,8 @@ func (s *Socket) Expiry() time.Time {
 	return time.Time{}
 }
 
-// SetDeadline has the connection ended at t, unless another deadline is set
-// before; the zero time means none.
+// SetDeadline closes the connection at t, without a goodbye, unless another deadline
+// is set before. The zero time means none.
 func (s *Socket) SetDeadline(t time.Time) {
 	if t.IsZero() {
 		s.due.Store(0)
@@ -128,9 +132,9 @@ func (s *Socket) SetDeadline(t time.Time) {
 	s.hub.wheel.schedule(&s.timer, t)
 }
 
-// Close says goodbye with code and ends the connection when the peer has
-// answered or Options.CloseWithin has passed. Only the first call counts.
-// retryAfterMs 0 is left out of the bye frame.
+// Close sends a goodbye with code, and closes the connection when the peer has
+// answered or Options.CloseWithin has passed. It never blocks; only the first call
+// counts. retryAfterMs 0 is left out of the bye frame.
 func (s *Socket) Close(code notify.CloseCode, retryAfterMs int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,15 +146,15 @@ func (s *Socket) Close(code notify.CloseCode, retryAfterMs int) {
 func (s *Socket) closeLocked(code notify.CloseCode, retryAfterMs int) {
 	s.hub.stats.close(code)
 	if code == notify.CloseTooSlow && len(s.queue) > 1 {
-		// What it has not begun to receive it gets when it resumes.
+		// A frame whose first byte is written must be completed; the client
+		// resumes the others.
 		s.queue = s.queue[:1:1]
 		s.queued = len(s.queue[0])
 	}
 	s.sayGoodbyeLocked(s.framing.Goodbye(code, retryAfterMs))
 }
 
-// CloseRaw is Close for a transport whose peer or library has already found the
-// words: frame is a finished close frame.
+// CloseRaw is Close with a finished close frame, such as the answer to the peer's.
 func (s *Socket) CloseRaw(code notify.CloseCode, frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,21 +175,21 @@ func (s *Socket) sayGoodbyeLocked(goodbye []byte) {
 	}
 }
 
-// Ended reports whether the connection is over.
+// Ended reports whether the connection is closed.
 func (s *Socket) Ended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state == ended
 }
 
-// End ends the connection at once, without a goodbye.
+// End closes the connection at once, without a goodbye.
 func (s *Socket) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endLocked()
 }
 
-// endLocked ends the transport. Whoever reads from it notices and calls Leave.
+// endLocked closes the transport. Its reader gets an error and calls Leave.
 func (s *Socket) endLocked() {
 	if s.state == ended {
 		return
@@ -197,8 +201,8 @@ func (s *Socket) endLocked() {
 	s.out.Close()
 }
 
-// tick does what is due on s and returns when it wants the next tick; the zero
-// time means never. It runs on the wheel's goroutine.
+// tick does what is due on s and returns the time of its next tick; the zero time
+// means never. It runs on the wheel's goroutine.
 func (s *Socket) tick(now time.Time) time.Time {
 	if by := s.closeBy.Load(); by != 0 {
 		if at := time.Unix(0, by); now.Before(at) {
@@ -226,8 +230,8 @@ func (s *Socket) tick(now time.Time) time.Time {
 	return s.nextTick()
 }
 
-// dead reports that nothing has been heard since the given time from a peer
-// that should talk, or that it has taken nothing of what waits for it.
+// dead reports that since the given time no byte came from a peer that answers pings,
+// or that the peer took no byte of a non-empty queue.
 func (s *Socket) dead(since time.Time) bool {
 	if s.framing.AnswersPing() && !since.Before(time.Unix(0, s.heard.Load())) {
 		return true
@@ -256,11 +260,11 @@ func (s *Socket) nextTick() time.Time {
 	return time.Unix(0, next)
 }
 
-// patience is how long a peer may be silent, or take nothing of what waits for it.
+// patience is how long a peer may be silent, or take no byte of its queue.
 func (s *Socket) patience() time.Duration { return 2*s.hub.o.Ping + s.hub.o.Ping/2 }
 
-// pingEvery is the ping interval; a peer that never speaks is written to at
-// least every maxHeartbeat, because only that tells that it is gone.
+// pingEvery is the ping interval. A peer that does not answer pings gets one at least
+// every maxHeartbeat, because only a failed write shows that it is gone.
 func (s *Socket) pingEvery() time.Duration {
 	if s.framing.AnswersPing() {
 		return s.hub.o.Ping
@@ -268,10 +272,10 @@ func (s *Socket) pingEvery() time.Duration {
 	return min(s.hub.o.Ping, maxHeartbeat)
 }
 
-// maxHeartbeat is the longest that an event stream is silent.
+// maxHeartbeat is the longest interval of pings on an event stream.
 const maxHeartbeat = 20 * time.Second
 
-// expire is due once: whoever handles it sets a new expiry or closes.
+// expire reports the expiry once: OnExpiry sets a new one or closes the socket.
 func (s *Socket) expire() {
 	s.expires.Store(0)
 	if s.hub.o.OnExpiry != nil {

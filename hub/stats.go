@@ -6,16 +6,16 @@ import (
 	"herald/notify"
 )
 
-// Stats counts what the hub has done since it was made.
+// Stats counts what the hub has done since New.
 type Stats struct {
 	Delivered  uint64 // messages × sockets
-	Absent     uint64 // messages for users who are not here
+	Absent     uint64 // messages for users without sockets on this node
 	Duplicates uint64 // stored messages that the user's sockets already had
-	Repairs    uint64 // times a user's stream had to be read from the log
+	Repairs    uint64 // repairs of a user from the log
 	Repaired   uint64 // messages delivered by repairs
 	Gaps       uint64 // gap frames, to one socket or all of a user
-	Shed       uint64 // ephemeral messages dropped because too much waited for a user's many sockets
-	Dead       uint64 // sockets ended because nothing was heard from the peer
+	Shed       uint64 // ephemeral messages dropped because more than 4 MiB waited for one user's sockets
+	Dead       uint64 // sockets closed because the peer was silent or took no byte
 	Closed     map[notify.CloseCode]uint64
 }
 
@@ -25,7 +25,7 @@ type stats struct {
 	closed [len(closeCodes)]atomic.Uint64
 }
 
-// closeCodes are the codes that are counted apart.
+// closeCodes are the codes with a counter each; others are not counted.
 var closeCodes = [...]notify.CloseCode{
 	notify.CloseNormal, notify.CloseProtocol, notify.CloseUnsupported, notify.CloseNotUTF8, notify.CloseTooBig,
 	notify.CloseExpired, notify.CloseRevoked, notify.CloseMisuse, notify.CloseTooManyConns,

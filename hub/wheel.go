@@ -15,7 +15,7 @@ type wheel struct {
 
 	start time.Time
 	quit  chan struct{} // closed by stop
-	done  chan struct{} // closed when the goroutine has ended
+	done  chan struct{} // closed when the goroutine has exited
 }
 
 const (
@@ -64,8 +64,8 @@ func (w *wheel) tickAt(at time.Time) int64 {
 	return int64((at.Sub(w.start) + wheelTick - 1) / wheelTick)
 }
 
-// schedule sets t to fire at the given time, or earlier if it already is to: a
-// tick works out for itself what is due and what comes next.
+// schedule makes t fire at the given time, unless it is scheduled earlier: a tick
+// finds out what is due and returns when the next one is.
 func (w *wheel) schedule(t *timer, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,7 +77,7 @@ func (w *wheel) schedule(t *timer, at time.Time) {
 	w.linkLocked(t, tick)
 }
 
-// cancel takes t out for good.
+// cancel removes t, and schedule ignores it from then on.
 func (w *wheel) cancel(t *timer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
