@@ -1,5 +1,5 @@
-// The operators' dashboard: polls /stats.json once a second, makes rates of its
-// counters and draws the last five minutes that this page was open.
+// The operators' dashboard: polls /stats.json once a second, computes rates from its
+// counters, and draws up to five minutes since the page was opened.
 
 const second = 1000;
 const kept = 300; // points of a chart
@@ -29,7 +29,7 @@ const span = (seconds) => {
 
 const info = (s) => s.redis.report.info;
 
-// decisions are the three ends of what a limiter was asked.
+// decisions returns a limiter's three counters.
 const decisions = (scope) => [
   ['allowed', rate((s) => s.limiters[scope].allowed)],
   ['denied', rate((s) => s.limiters[scope].denied)],
@@ -53,7 +53,7 @@ const charts = {
   ],
 };
 
-// element makes one with text and children; nothing is ever parsed as HTML.
+// element creates an element with text and children; nothing is parsed as HTML.
 function element(name, properties = {}, ...children) {
   const e = document.createElement(name);
   for (const [key, v] of Object.entries(properties)) {
@@ -76,7 +76,7 @@ class Chart {
     place.append(element('div', { className: 'chart', id }, element('h3', {}, title), element('div', { className: 'now' }, ...this.now), this.plot));
   }
 
-  // draw makes the chart anew: uPlot takes colours only when it is made.
+  // draw recreates the chart: uPlot accepts colours only in its constructor.
   draw() {
     this.uplot?.destroy();
     const style = getComputedStyle(document.documentElement);

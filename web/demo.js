@@ -1,6 +1,6 @@
-// The demo page. The same document is the log-in card at / and one user's
-// notifications at /demo/as/<user>/: the address decides. Everything that came over the
-// network reaches the page as textContent, never as markup.
+// The demo page. The same document is the log-in card at / and one user's notifications at
+// /demo/as/<user>/. Everything from the network reaches the page as textContent, never as
+// markup.
 import {Herald} from '/herald.js';
 
 const LONGEST_LIST = 300; // entries kept on the page
@@ -10,16 +10,16 @@ const SECOND = 1_000; // ms
 const $ = (id) => document.getElementById(id);
 const demo = document.body.dataset.demo === 'on';
 
-// The session cookie's path is /demo/as/<user>/, so the browser sends alice's cookie only from
-// alice's address: two tabs of one browser can be two users, where one cookie at / would turn
-// every tab into whoever logged in last. It is also why every request below is relative.
+// The session cookie's path is /demo/as/<user>/, so the browser sends alice's cookie only
+// to alice's paths. Two tabs of one browser can then be two users; with one cookie at /
+// the last log-in would replace the others. Every request below is therefore relative.
 const [, pathUser = ''] = location.pathname.replaceAll('%40', '@').match(/^\/demo\/as\/([\w.@-]+)\/$/) ?? [];
 
 let herald = null;
-let token = ''; // a pasted JWT; only ever here, so a reload forgets it
+let token = ''; // a pasted JWT; kept in memory only, so a reload forgets it
 let unread = 0;
 let readUpTo = 0;
-let toldUpTo = 0; // hello.last: up to here hello.unread has counted already
+let toldUpTo = 0; // hello.last; hello.unread counts everything up to it
 let inboxLoaded = false;
 let countdown; // interval of "reconnecting in n s"
 
@@ -59,7 +59,7 @@ function tint(node, word) {
   return node;
 }
 
-// A pasted token is for the gateway itself, whatever address the page was opened at.
+// A pasted token connects to the gateway's own paths, wherever the page was opened.
 const here = (path) => (token ? `/${path}` : path);
 
 const say = (text) => { $('said').textContent = text; };
@@ -87,13 +87,13 @@ function refuseGate(field, error, message) {
   if (message) $(field).focus();
 }
 
-// `calm`: news, not the fault of what was typed.
+// `calm`: information, not an input error.
 function tell(place, message, calm) {
   $(place).classList.toggle('told', calm);
   $(place).textContent = message;
 }
 
-// Only one submission at a time; the button says so to everyone.
+// Only one submission at a time; the button is disabled meanwhile.
 function onSubmit(form, button, work) {
   $(form).addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -147,7 +147,7 @@ function enter(user, jwt = '') {
   connect(jwt ? {token: jwt} : {});
 }
 
-// Whether showing the form makes sense; what the token may do is the server's to say.
+// Decides only whether to show the form; the server decides what the token may do.
 function mayPublish(jwt) {
   try {
     const {scope, scopes} = JSON.parse(atob(jwt.split('.')[1].replaceAll('-', '+').replaceAll('_', '/')));
@@ -181,8 +181,9 @@ function connect(options) {
   });
 }
 
-// What was stored before this page was opened, page by page up to the newest; the list keeps
-// its newest end. A build without an inbox (404) shows what is live.
+// Loads what was stored before this page was opened, page by page up to the newest; the
+// list keeps the newest entries. Without an inbox (404) the page shows live notifications
+// only.
 async function loadInbox(client) {
   try {
     for (let after = 0, pages = 0; after !== null && pages < INBOX_PAGES; pages++) {
@@ -253,8 +254,8 @@ function showUnread() {
 
 // --- The list ---
 
-// Puts a notification where its id belongs, newest first; one that is there already stays.
-// An ephemeral one has no id and belongs above whatever came before it.
+// Inserts a notification by its id, newest first; an existing entry stays. An ephemeral
+// one has no id and goes on top.
 function show(n) {
   const id = n.id ?? '';
   if (id && $('notifications').querySelector(`[data-id="${Number(id)}"]`)) return null;
@@ -286,7 +287,8 @@ function clock(when) {
   return today ? time : `${when.toLocaleDateString([], {day: 'numeric', month: 'short'})}, ${time}`;
 }
 
-// A string, or an object's string `title` and `text`, is for reading; all else is shown as JSON.
+// A string, or an object's string `title` and `text`, is shown as text; everything else as
+// JSON.
 function body(message) {
   if (typeof message === 'string') return [el('p', {class: 'text'}, message)];
   const {title, text} = isObject(message) ? message : {};
@@ -300,7 +302,7 @@ function body(message) {
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-// Long ones scroll inside: the keyboard must reach them.
+// Long entries scroll inside and must be focusable by keyboard.
 const json = (value) => el('pre', {tabindex: '0'}, JSON.stringify(value, null, 2));
 
 function summary(message) {
@@ -333,7 +335,7 @@ async function send() {
   $('send-text').focus({preventScroll: true});
 }
 
-// What looks like a JSON object is sent as it is, anything else as {"text": …}.
+// A JSON object is sent unchanged, any other text as {"text": …}.
 function composed(text) {
   try {
     const value = JSON.parse(text);

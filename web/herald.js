@@ -48,7 +48,7 @@ export class Herald extends EventTarget {
   #userId = '';
   #reading = 0; // highest read() that no read frame has confirmed, 0: none
   #attempt = 0; // connects since a connection last proved stable
-  #notBefore = 0; // Date.now() before which the server does not want us back
+  #notBefore = 0; // Date.now() before which the server asked not to reconnect
 
   // One attempt or connection. #run ends every callback that belongs to it.
   #run = new AbortController();
@@ -57,7 +57,7 @@ export class Herald extends EventTarget {
   #renewal;
   #hello = /** @type {Hello|null} */ (null);
   #bye = null;
-  #newest = 0; // the newest id this connection has told of
+  #newest = 0; // the newest id on this connection
   #pinged = 0; // Date.now() of the last ping
   #asked = 0; // Date.now() of the oldest ping without an answer, 0: none
 
@@ -129,7 +129,7 @@ export class Herald extends EventTarget {
     let ws;
     try {
       ws = new this.#WebSocket(url.href, token ? ['herald.v1', `bearer.${token}`] : ['herald.v1']);
-    } catch (err) { // a token that can't be a subprotocol, an address that can't be one
+    } catch (err) { // a token that is no valid subprotocol, or an invalid URL
       return this.#finish(err.message);
     }
     this.#ws = ws;
@@ -140,8 +140,8 @@ export class Herald extends EventTarget {
     }, {signal: run});
   }
 
-  // Browsers don't tell a page why an upgrade was refused. A plain GET of the
-  // same URL runs the same checks and answers 426 if they pass.
+  // Browsers hide why an upgrade was refused. A plain GET of the same URL runs the
+  // same checks and answers 426 if they pass.
   async #probe(run, url, token) {
     const target = new URL(url);
     target.protocol = target.protocol.replace('ws', 'http');
@@ -160,8 +160,8 @@ export class Herald extends EventTarget {
     else this.#retry(res.status === 426 ? 'connection failed' : reason, res.status);
   }
 
-  // 40xx: stay away. 41xx: come back after the time given, or at least a second.
-  // Anything else is an accident of the network or the server.
+  // 40xx: do not reconnect. 41xx: reconnect after the given time, at least a second.
+  // Any other code is a failure of the network or the server.
   #closed({code: got, reason: text}) {
     const code = got >= 4000 ? got : this.#bye?.code ?? got; // a close frame may be lost behind its bye
     const reason = text || this.#bye?.reason || `connection closed (${code})`;
@@ -180,8 +180,8 @@ export class Herald extends EventTarget {
     return Math.random() * Math.min(BACKOFF_MAX, BACKOFF_MIN * 2 ** (this.#attempt - 1));
   }
 
-  // `demanded` is the server's: a page that comes online or into view may skip
-  // our own waiting, not that.
+  // `demanded` is set by the server. A page that comes online or into view skips the
+  // client's backoff, but not this wait.
   #retry(reason, code, demanded, wait = demanded ?? this.#backoff()) {
     if (demanded !== undefined && this.#attempt > 1) wait = Math.max(wait, this.#backoff());
     wait = Math.min(wait, MAX_TIMER);
@@ -198,7 +198,7 @@ export class Herald extends EventTarget {
     this.#set('closed', {reason, code});
   }
 
-  // A dead connection's close event can take a minute to come: nobody waits for it.
+  // The close event of a dead connection can take a minute; do not wait for it.
   #stop() {
     this.#run.abort();
     this.#run = new AbortController();
@@ -217,9 +217,9 @@ export class Herald extends EventTarget {
     this.#tick();
   }
 
-  // The schedule: heard at 0, ping at p, nothing by 2p + GRACE → gone. Measured
-  // from the unanswered ping, not from the last frame: timers of a hidden page may run
-  // once a minute, and silence that nobody asked into proves nothing.
+  // The schedule: last frame at 0, ping at p, no answer by 2p + GRACE → dead. The
+  // time counts from the unanswered ping, not from the last frame: timers of a
+  // hidden page may run once a minute, and silence without a ping proves nothing.
   #tick() {
     clearTimeout(this.#timer);
     const now = Date.now();
@@ -267,8 +267,8 @@ export class Herald extends EventTarget {
     if (!run.aborted) this.#emit('open', hello);
   }
 
-  // A `prev` that isn't the id last seen is no gap of ours to declare: the
-  // server sends what is missing, or says gap if it can't.
+  // If `prev` is not the last id seen, the client does nothing: the server sends
+  // what is missing, or a gap frame.
   #deliver(frame) {
     if (typeof frame.id === 'number') {
       if (this.#seen.has(frame.id)) return;
@@ -279,8 +279,8 @@ export class Herald extends EventTarget {
     this.#emit('notification', frame);
   }
 
-  // May move the resume point back: a server that lost the log's tail calls a
-  // `since` it doesn't know a gap. next 0: nothing retained follows.
+  // May move the resume point back: a server that lost the end of the log answers an
+  // unknown `since` with a gap. next 0: nothing retained follows.
   #missed(frame) {
     this.#last = frame.next > 0 ? frame.next - 1 : this.#newest;
     this.#emit('gap', frame);
@@ -291,9 +291,9 @@ export class Herald extends EventTarget {
     this.#emit('read', frame);
   }
 
-  // At four fifths of the life left; a function that answers with the same token
-  // is asked ever sooner. A token past its end by our clock was good by the server's: leave
-  // it to 4001.
+  // Fetches a new token after four fifths of the remaining life, and sooner if the
+  // function returns the same token again. The server accepted a token that has
+  // expired by this clock: wait for 4001.
   #renewBefore(token) {
     const left = expiry(token) - Date.now();
     if (typeof this.#token !== 'function' || !(left > 0)) return;
@@ -321,14 +321,15 @@ export class Herald extends EventTarget {
   #emit(type, detail) { this.dispatchEvent(new CustomEvent(type, {detail})); }
 }
 
-// Retry-After (RFC 9110, 10.2.3) is seconds or a date; undefined: our own backoff decides.
+// Retry-After (RFC 9110, 10.2.3) is seconds or a date. undefined: the client's backoff
+// decides.
 function retryAfter(header) {
   if (!header) return undefined;
   const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
   return ms >= 0 ? ms + Math.random() * 1000 : undefined;
 }
 
-// exp of a JWT in ms, NaN if there is none to read. Not verified: that's the server's.
+// exp of a JWT in ms; NaN if it cannot be read. The server verifies it.
 function expiry(token) {
   try {
     const payload = String(token).split('.')[1].replaceAll('-', '+').replaceAll('_', '/');

@@ -1,8 +1,7 @@
-// Package web holds what a browser gets, embedded in the program: herald.js,
-// the client library for any page, the demo page that uses it, and the
-// operators' dashboard. It works
-// under `default-src 'self'; base-uri 'none'; frame-ancestors 'none';
-// form-action 'self'`: nothing in it is inline and nothing comes from elsewhere.
+// Package web embeds the files for browsers: herald.js, the client library for any page,
+// the demo page that uses it, and the operators' dashboard. All work under `default-src
+// 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'`: nothing is inline,
+// and nothing is loaded from other sites.
 package web
 
 import (
@@ -59,7 +58,7 @@ func Asset(name string) (body []byte, contentType, etag string, ok bool) {
 // beside it. The bytes are shared.
 func Dashboard() []byte { return dashboard }
 
-// DashboardAsset is Asset for what the dashboard is made of.
+// DashboardAsset is Asset for the dashboard's files.
 func DashboardAsset(name string) (body []byte, contentType, etag string, ok bool) {
 	a, ok := dashboardAssets[name]
 	return a.body, a.contentType, a.etag, ok
@@ -75,7 +74,7 @@ func load(names ...string) map[string]asset {
 	return loaded
 }
 
-// Not from package mime, which asks the system's tables and may answer anything.
+// Not from package mime, whose answers depend on the system's tables.
 var contentTypes = map[string]string{
 	".css": "text/css; charset=utf-8",
 	".js":  "text/javascript; charset=utf-8",
