@@ -24,7 +24,7 @@ trap 'exit 130' INT TERM
 	/^=== (RUN|PAUSE|CONT|NAME) / { current = $3; next }
 	/^ *--- (PASS|FAIL): / {
 		tests++
-		if ($1 == "---") { time[ended] = seconds($4); test[ended++] = $3 }    # top level only
+		if (/^---/) { time[ended] = seconds($4); test[ended++] = $3 }    # top level only
 		if ($2 == "PASS:") next
 	}
 	match($0, /--- SKIP: [^ ]+ \([0-9.]+s\)$/) {    # may follow output that ends without a newline

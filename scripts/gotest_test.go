@@ -58,7 +58,7 @@ func TestGotest(t *testing.T) {
 		many = "import (\"fmt\"; \"testing\")\n" +
 			"func TestM(t *testing.T) { for i := range 7 { t.Run(fmt.Sprint(i), func(t *testing.T) { t.Skip(\"same\") }) } }\n"
 		slow = "import (\"testing\"; \"time\")\n" +
-			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { time.Sleep(30 * time.Millisecond) }\n"
+			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { t.Run(\"sub\", func(t *testing.T) { time.Sleep(30 * time.Millisecond) }) }\n"
 		fails  = "import \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"loud\") }\n"
 		panics = "import \"testing\"\nfunc TestB(t *testing.T) { panic(\"boom\") }\n"
 		broken = "func x() { y }\n"
