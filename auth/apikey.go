@@ -99,7 +99,7 @@ func (k *APIKeys) add(key apiKey) error {
 	return nil
 }
 
-// Len is how many keys there are.
+// Len returns the number of keys.
 func (k *APIKeys) Len() int { return len(k.keys) }
 
 // Lookup finds the key with that secret. It compares hashes, all of them and

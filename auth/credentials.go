@@ -9,12 +9,12 @@ import (
 	"herald/notify"
 )
 
-// Credential is what stands in one of the places of a request where a
-// credential may stand. The zero value: nothing.
+// Credential is the content of one place of a request that may hold a credential,
+// such as the Authorization header. The zero value: none.
 type Credential struct {
 	Value   string
-	Present bool  // tells an empty credential, which is bad, from none
-	Err     error // what is wrong with the place itself; such a credential is present, and bad
+	Present bool  // distinguishes an empty credential, which is bad, from none
+	Err     error // set if the place is malformed; such a credential is present, and bad
 }
 
 // Given makes a Credential of what ParseBearer, CookieValue or QueryToken
@@ -31,20 +31,19 @@ type Credentials struct {
 	Subprotocol Credential // bearer.<JWT> among the WebSocket subprotocols
 }
 
-// ErrNoSession is what a SessionLookup returns, possibly wrapped, if there is no
-// such session: never created, over or revoked.
+// ErrNoSession is returned by a SessionLookup, possibly wrapped, if the session does
+// not exist: never created, expired or revoked.
 var ErrNoSession = errors.New("no such session")
 
-// Session is what auth needs to know of a session.
+// Session is the part of a session that auth uses.
 type Session struct {
 	UserID  string
-	Handle  string    // names the session without being able to use it
-	Expires time.Time // when it ends unless it is used again; zero: never
+	Handle  string    // identifies the session, but grants no access
+	Expires time.Time // when it expires unless it is used again; zero: never
 }
 
-// SessionLookup finds a session by its secret id. Any error that is not
-// ErrNoSession means that nobody knows: the request is answered with
-// ErrUnavailable.
+// SessionLookup finds a session by its secret id. Any error other than ErrNoSession
+// means that the store is unavailable; the request gets ErrUnavailable.
 type SessionLookup func(ctx context.Context, id string) (Session, error)
 
 var (
@@ -55,8 +54,8 @@ var (
 	errTwoUsers    = refuse(ErrTwoUsers, "credentials of two different users")
 )
 
-// Authenticator turns what a request offers into a Principal. It is safe for
-// concurrent use as far as its lookups are.
+// Authenticator verifies a request's credentials and returns its Principal. It is safe
+// for concurrent use if its lookups are.
 type Authenticator struct {
 	keys   *APIKeys
 	tokens *Verifier
@@ -71,15 +70,14 @@ func NewAuthenticator(keys *APIKeys, tokens *Verifier, use, peek SessionLookup) 
 	return &Authenticator{keys: keys, tokens: tokens, use: use, peek: peek}
 }
 
-// Authenticate says which user a browser's request is from. The first credential
-// present decides, in the order Bearer, Cookie, Query, Subprotocol: if it is bad
-// the answer is ErrCredentials, whatever the others are, and if it is a session
-// that cannot be looked up, ErrUnavailable. API keys are nobody here.
+// Authenticate returns the user that a browser's request is from. The first credential
+// present decides, in the order Bearer, Cookie, Query, Subprotocol. If it is bad, the
+// error is ErrCredentials; if its session cannot be looked up, ErrUnavailable; if
+// there is none, ErrNoCredentials. API keys are not accepted.
 //
-// The others are looked at for one thing only: a valid one of another user is
-// ErrTwoUsers, so that nobody acts as somebody else by a cookie or a link that
-// was planted on them. One that is bad or cannot be checked is ignored; while
-// Redis hangs, that takes as long as peek or ctx allow.
+// A valid further credential of another user is ErrTwoUsers: a planted cookie or
+// link must not make a user act as another one. A further one that is bad or cannot
+// be checked is ignored; while Redis hangs, that takes as long as peek or ctx allow.
 func (a *Authenticator) Authenticate(ctx context.Context, c Credentials) (Principal, error) {
 	offers := c.present()
 	if len(offers) == 0 {
@@ -118,8 +116,8 @@ func (a *Authenticator) prove(ctx context.Context, o offer, lookup SessionLookup
 	return a.tokens.Verify(ctx, o.Value)
 }
 
-// sessionPrincipal does not compare Expires with this node's clock: whether a
-// session is over is for the lookup to say, by Redis's.
+// sessionPrincipal does not compare Expires with this node's clock: the lookup decides
+// by the clock of Redis whether a session has expired.
 func sessionPrincipal(ctx context.Context, id string, lookup SessionLookup) (Principal, error) {
 	if id == "" {
 		return Principal{}, errSession
@@ -140,9 +138,10 @@ func sessionPrincipal(ctx context.Context, id string, lookup SessionLookup) (Pri
 	}, nil
 }
 
-// Publisher says which backend a request is from and that it may do scope: by
-// an API key, else by a JWT. ErrNoCredentials without a bearer, ErrCredentials
-// if it is neither, ErrScope if it does not include scope.
+// Publisher returns the backend that a request is from, proven by an API key or a JWT
+// that includes scope. Errors: ErrNoCredentials without a bearer, ErrCredentials if it
+// is neither, ErrScope if it does not include scope, ErrUnavailable if the JWT's key
+// cannot be fetched.
 func (a *Authenticator) Publisher(ctx context.Context, bearer Credential, scope Scopes) (Principal, error) {
 	p, err := a.backend(ctx, bearer)
 	if err != nil {

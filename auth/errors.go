@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// Why a request is refused. Each error this package returns for a request is
-// exactly one of these (errors.Is); Detail says more.
+// Reasons why a request is refused, with the HTTP status of each. Each error this
+// package returns for a request is exactly one of these (errors.Is); see Detail.
 var (
-	// ErrNoCredentials: the request offers none. 401.
+	// ErrNoCredentials: the request holds no credentials. 401.
 	ErrNoCredentials = errors.New("no credentials")
-	// ErrCredentials: what it offers proves nothing. 401.
+	// ErrCredentials: the credential is malformed, unknown or expired. 401.
 	ErrCredentials = errors.New("bad credentials")
-	// ErrTwoUsers: it offers valid credentials of two different users. 400.
+	// ErrTwoUsers: the request holds valid credentials of two different users. 400.
 	ErrTwoUsers = errors.New("credentials of two users")
 	// ErrScope: the credentials are good but do not allow this. 403.
 	ErrScope = errors.New("insufficient scope")
-	// ErrUnavailable: sessions cannot be looked up now, so nobody can say
-	// whether the credentials are good. 503, never "not logged in".
+	// ErrUnavailable: the session store or the key set is unavailable, so the
+	// credentials cannot be checked. 503, never "not logged in".
 	ErrUnavailable = errors.New("credentials cannot be checked")
 	// ErrNoOrigin: an Origin is required and there is none. 403.
 	ErrNoOrigin = errors.New("no origin")
@@ -27,7 +27,7 @@ var (
 	ErrTwoOrigins = errors.New("several origins")
 )
 
-// refusal is every error that a request can cause.
+// refusal is the type of all errors that a request can cause.
 type refusal struct {
 	kind   error  // one of the above
 	detail string // may be shown to anyone: fixed text, nothing of the request in it
@@ -54,8 +54,8 @@ func (r *refusal) Unwrap() []error {
 	return []error{r.kind, r.cause}
 }
 
-// Detail is the short, stable text of what was wrong, fit for an HTTP answer:
-// it holds nothing of the request. Empty if err is not of this package.
+// Detail returns a short, stable text for an HTTP answer. It holds nothing of the
+// request. "" if err is not of this package.
 func Detail(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -64,9 +64,9 @@ func Detail(err error) string {
 	return ""
 }
 
-// Challenge is the value of WWW-Authenticate in the answer to err (RFC 6750, 3):
-// bare if the request offered nothing, with error and error_description if what
-// it offered was bad or too weak, and empty if err calls for no challenge.
+// Challenge returns the value of WWW-Authenticate for err (RFC 6750, section 3): bare
+// without credentials, with error and error_description for bad or insufficient ones,
+// and "" if err needs no challenge.
 func Challenge(err error) string {
 	const bearer = `Bearer realm="herald"`
 	var r *refusal

@@ -10,7 +10,7 @@ import (
 	"herald/notify"
 )
 
-// maxTokenBytes bounds what is decoded for a stranger.
+// maxTokenBytes bounds what is decoded for an unauthenticated client.
 const maxTokenBytes = 8 << 10
 
 var (
@@ -35,7 +35,7 @@ var (
 	headerTypes = []string{"jwt", "at+jwt"} // RFC 7519, 5.1; RFC 9068, 2.1
 )
 
-// Verifier proves JWTs. It is safe for concurrent use.
+// Verifier verifies JWTs (RFC 7519). It is safe for concurrent use.
 type Verifier struct {
 	keys *JWTKeys
 	opts VerifierOptions
@@ -45,7 +45,7 @@ type Verifier struct {
 type VerifierOptions struct {
 	Issuer   string           // what iss must be; default: not checked
 	Audience string           // what aud must be or hold; default: not checked
-	JWKS     *JWKS            // keys beside the given ones, which come first; default: none
+	JWKS     *JWKS            // further keys, used if no given one has the key id; default: none
 	Now      func() time.Time // default: time.Now
 }
 
@@ -57,12 +57,11 @@ func NewVerifier(keys *JWTKeys, opts VerifierOptions) *Verifier {
 	return &Verifier{keys: keys, opts: opts}
 }
 
-// Verify proves a token, or says with ErrCredentials why it proves nothing, or
-// with ErrUnavailable that its key cannot be had now; then the Principal is empty.
-// It reads the compact form itself and takes only the signature algorithms from
-// golang-jwt, whose parser cannot be told to refuse a newline behind the token,
-// repeated members, crit, other typs or a missing sub, and decodes the claims
-// before it has checked the signature.
+// Verify returns the Principal of a valid token. Errors: ErrCredentials if the token
+// is not valid, ErrUnavailable if its key cannot be fetched now. It parses the compact
+// form itself and uses only the signature algorithms of golang-jwt. That parser
+// cannot refuse a trailing newline, repeated members, crit, other typs or a missing
+// sub, and decodes the claims before it has checked the signature.
 //
 // Header fields that offer keys (jwk, jku, x5c, x5u) are never followed. There
 // is no leeway: a token is good from nbf and iat, included, to exp, excluded.

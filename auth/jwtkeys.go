@@ -22,7 +22,7 @@ const (
 	maxKeyIDBytes = 128
 )
 
-// jwtMethods is the allow-list. Whatever a token says, nothing else is tried.
+// jwtMethods is the allow-list of algorithms. A token cannot name another.
 var jwtMethods = []jwt.SigningMethod{
 	jwt.SigningMethodHS256, jwt.SigningMethodHS384, jwt.SigningMethodHS512,
 	jwt.SigningMethodRS256, jwt.SigningMethodES256, jwt.SigningMethodEdDSA,
@@ -35,8 +35,8 @@ type JWTKeys struct {
 }
 
 // jwtKey is bound to one algorithm, so a token cannot choose how its key is
-// used (an RSA public key, which anybody may have, as an HMAC secret). The key
-// itself lives only in the closure: no way of printing a jwtKey shows it.
+// used (a public RSA key as an HMAC secret). The key itself is only in the closure,
+// so that printing a jwtKey cannot show it.
 type jwtKey struct {
 	alg   string
 	check func(signed string, signature []byte) error
@@ -74,10 +74,10 @@ func ParseJWTKeys(text string, readFile func(name string) ([]byte, error)) (*JWT
 	return k, nil
 }
 
-// Len is how many keys there are.
+// Len returns the number of keys.
 func (k *JWTKeys) Len() int { return len(k.byID) }
 
-// sole returns the key for tokens that name none: the only one, if it is.
+// sole returns the key for tokens without key id: the only key, if there is one only.
 func (k *JWTKeys) sole() (jwtKey, bool) {
 	if len(k.byID) == 1 {
 		for _, key := range k.byID {

@@ -9,18 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// Draft is one notification as a publisher hands it over, checked. Its Message
-// aliases the request's body: whoever keeps it copies it.
+// Draft is one validated notification as a publisher sent it. Its Message aliases the
+// request's body: a caller that keeps it longer must copy it.
 type Draft struct {
 	UserID      string
 	Message     []byte        // one JSON value, exactly as sent
 	Kind        string        // the publisher's type; "" if none
-	TTL         time.Duration // how long it counts; 0: as long as the log keeps it
+	TTL         time.Duration // time to live; 0: as long as the log retains it
 	Ephemeral   bool          // delivered to the sockets that are open now, never stored
 	TraceParent string        // W3C Trace Context; "" if none
-	Urgency     Urgency       // what the publisher makes of it
+	Urgency     Urgency       // set by the publisher
 	Quiet       bool          // stored without being announced
-	Skip        Skip          // not for this user after all: neither stored nor announced
+	Skip        Skip          // if set, the recipient does not want it: neither stored nor announced
 }
 
 // Request is the body of POST /notify: one notification for one or many users.
@@ -288,7 +288,7 @@ func repeatedField(at, name string) error {
 	return &FieldError{Field: join(at, name), Problem: "stands there twice"}
 }
 
-// quoteName keeps what an unknown field can put into an error short and printable.
+// quoteName returns an unknown field's name, shortened and printable, for an error.
 func quoteName(name string) string {
 	if len(name) > 64 {
 		name = strings.ToValidUTF8(name[:64], "") + "…"
@@ -318,12 +318,12 @@ func asFieldError(at string, err error) error {
 	return fe
 }
 
-// MaxVolume is how much one request may have announced, in bytes of messages
-// times recipients. It goes out of Redis at once, to every node; Redis drops a
-// subscriber for whom 32 MB wait.
+// MaxVolume bounds what one request announces, in bytes of messages times
+// recipients. Redis sends it to each node at once, and drops a subscriber for which
+// 32 MB are queued.
 const MaxVolume = 8 << 20
 
-// CheckVolume refuses drafts that come to more than MaxVolume. Its error is a
+// CheckVolume refuses drafts whose sum exceeds MaxVolume. Its error is a
 // *FieldError.
 func CheckVolume(drafts []Draft) error {
 	volume := 0

@@ -16,8 +16,8 @@ import (
 //
 //	{"type":"notification","id":I,"prev":P,"ts":T, + AppendTail
 //
-// The script knows I, P and T, the publishing node the rest. A frame that other
-// programs put on the channel is told apart by this exact beginning.
+// The script supplies I, P and T, the publishing node the rest. The exact prefix
+// distinguishes it from frames that other programs publish on the channel.
 const (
 	StoredHead    = `{"type":"notification","id":`
 	storedPrev    = `,"prev":`
@@ -53,7 +53,7 @@ func AppendEphemeral(dst []byte, d *Draft, ts int64) []byte {
 }
 
 // ParseStored reads id and prev off a stored notification's frame, in the exact
-// form the publish script writes. Anything else is ok == false: it came from
+// form the publish script writes. ok is false for any other text: it came from
 // another program.
 func ParseStored(frame string) (id, prev ID, ok bool) {
 	rest, ok := cut(frame, StoredHead)
@@ -93,7 +93,7 @@ func cut(s, prefix string) (string, bool) {
 	return s[len(prefix):], true
 }
 
-// cutID reads a run of digits that something must follow.
+// cutID reads a run of digits and requires a further byte after it.
 func cutID(s string) (ID, string, bool) {
 	var n ID
 	i := 0
@@ -114,29 +114,30 @@ type Hello struct {
 	Ping         int    `json:"ping"`   // seconds between the server's pings
 }
 
-// Frame is h as a JSON text.
+// Frame returns h as JSON text.
 func (h Hello) Frame() []byte {
 	h.Type = "hello"
 	b, _ := json.Marshal(h) // strings and integers: cannot fail
 	return b
 }
 
-// GapFrame tells a client that what came after one id and before another was
-// trimmed or lost. next 0 means that nothing retained follows.
+// GapFrame returns the frame that reports that the notifications between after and
+// next, both excluded, were trimmed or lost. next 0: nothing retained follows.
 func GapFrame(after, next ID) []byte {
 	b := append([]byte(`{"type":"gap","after":`), strconv.FormatInt(int64(after), 10)...)
 	b = append(b, `,"next":`...)
 	return append(strconv.AppendInt(b, int64(next), 10), '}')
 }
 
-// ReadFrame tells a user's devices how far one of them has read.
+// ReadFrame returns the frame that reports to a user's devices how far one of them has
+// read.
 func ReadFrame(upTo ID, unread int) []byte {
 	b := strconv.AppendInt([]byte(`{"type":"read","upTo":`), int64(upTo), 10)
 	b = append(b, `,"unread":`...)
 	return append(strconv.AppendInt(b, int64(unread), 10), '}')
 }
 
-// ByeFrame stands just before a close frame. retryAfterMs 0 is left out.
+// ByeFrame returns the frame that precedes a close frame. retryAfterMs 0 is left out.
 func ByeFrame(code CloseCode, retryAfterMs int) []byte {
 	b := strconv.AppendInt([]byte(`{"type":"bye","code":`), int64(code), 10)
 	b = append(b, `,"reason":`...)
@@ -148,10 +149,10 @@ func ByeFrame(code CloseCode, retryAfterMs int) []byte {
 	return append(b, '}')
 }
 
-// PongFrame answers a client's ping frame.
+// PongFrame returns the answer to a client's ping frame.
 func PongFrame() []byte { return []byte(`{"type":"pong"}`) }
 
-// ErrorFrame answers a client's frame that was not understood.
+// ErrorFrame returns the answer to a client's invalid frame.
 func ErrorFrame(problem string) []byte {
 	return append(appendString([]byte(`{"type":"error","error":`), problem), '}')
 }
@@ -181,7 +182,7 @@ const (
 	ClientToken
 )
 
-// ClientFrame is a frame from a client, checked.
+// ClientFrame is a validated frame from a client.
 type ClientFrame struct {
 	Kind  ClientKind
 	UpTo  ID     // ClientRead: everything up to this id has been read
@@ -194,8 +195,8 @@ const MaxClientFrame = 4096
 // clientDepth is how deep a client's frame may nest.
 const clientDepth = 4
 
-// ParseClientFrame reads a client's frame. Its error is fit for an error frame.
-// Members it does not know are ignored, as clients ignore the server's.
+// ParseClientFrame validates a client's frame. Its error text may be sent in an error
+// frame. Unknown members are ignored.
 func ParseClientFrame(data []byte) (ClientFrame, error) {
 	var kind, token string
 	var upTo ID

@@ -52,7 +52,7 @@ func CheckJSON(data []byte) error {
 
 // members calls f for each member of the JSON object that data holds, in order,
 // with the member's decoded name and the raw bytes of its value. Values are
-// only scanned: whoever takes one checks it. data must be valid UTF-8.
+// only scanned: f must validate those that it uses. data must be valid UTF-8.
 func members(data []byte, depth int, f func(name string, value []byte) error) error {
 	i := skipSpace(data, 0)
 	if i >= len(data) || data[i] != '{' {
@@ -117,7 +117,7 @@ func elements(data []byte, depth int, f func(index int, value []byte) error) err
 }
 
 // nextItem steps over the comma after an item that ended at end and returns
-// where the next one starts, or -1 if closing stands there instead.
+// where the next one starts, or -1 if the byte there is closing.
 func nextItem(data []byte, end int, closing byte) (int, error) {
 	i := skipSpace(data, end)
 	switch {

@@ -1,6 +1,6 @@
-// Package notify holds the words every room of the gateway shares: user ids,
-// notification ids, drafts, frames and close codes. It depends on the standard
-// library only and touches neither the network nor a clock.
+// Package notify defines the vocabulary that the gateway's packages share: user ids,
+// notification ids, drafts, frames and close codes. It imports the standard library
+// only and uses neither the network nor a clock.
 package notify
 
 import (
@@ -27,24 +27,23 @@ const (
 	MaxTTLSeconds   = 366 * 86400 // seconds; the log's retention ends most notifications sooner
 )
 
-// Frame is one finished frame on its way to a user's sockets.
+// Frame is one finished server frame, as it is sent to a user's sockets.
 type Frame struct {
 	Event string // the frame's type, which SSE repeats outside the frame
 	ID    ID     // 0: not stored
 	Prev  ID     // the stored notification before it; 0 for a user's first
-	JSON  string // the frame as sent, without framing; "" for an entry of the log whose ttl is over
+	JSON  string // the frame's JSON text, without transport framing; "" for an expired entry of the log
 }
 
-// ErrUserID says that a user id is not 1–128 bytes of [A-Za-z0-9._@-].
-// Everything else could change the meaning of a Redis key, a channel pattern
-// or a hash slot, so it is refused before it reaches any of them.
+// ErrUserID reports that a user id is not 1–128 bytes of [A-Za-z0-9._@-]. Any other
+// byte could change the meaning of a Redis key, a channel pattern or a hash slot.
 var ErrUserID = errors.New("must be 1 to 128 characters of A-Z a-z 0-9 . _ @ -")
 
-// ErrID says that a text is not a notification id.
+// ErrID reports that a text is not a notification id.
 var ErrID = errors.New("must be an integer from 0 to 9007199254740992")
 
-// ValidUserID reports whether s may name a user. It is the one gate in front of
-// every key and channel that carries a user id.
+// ValidUserID reports whether s may name a user. Each user id is checked with it
+// before it becomes part of a key or channel.
 func ValidUserID(s string) bool {
 	if len(s) == 0 || len(s) > MaxUserIDBytes {
 		return false
@@ -90,16 +89,16 @@ const (
 	CloseUnsupported  CloseCode = 1003 // a binary message
 	CloseNotUTF8      CloseCode = 1007 // a text message that is not UTF-8
 	CloseTooBig       CloseCode = 1009 // a message over 4 KiB
-	CloseExpired      CloseCode = 4001 // the credentials' life is over
+	CloseExpired      CloseCode = 4001 // the credentials have expired
 	CloseRevoked      CloseCode = 4002 // logged out
-	CloseMisuse       CloseCode = 4003 // too many frames that mean nothing, or too many bytes
+	CloseMisuse       CloseCode = 4003 // too many invalid frames, or too many bytes
 	CloseTooManyConns CloseCode = 4004 // this user has too many connections
-	CloseDraining     CloseCode = 4101 // this node is going away
+	CloseDraining     CloseCode = 4101 // this node is shutting down
 	CloseTooSlow      CloseCode = 4102 // the socket's queue is full; resume with since
 	CloseOverloaded   CloseCode = 4103 // this node cannot serve the connection now
 )
 
-// Reason is the short text sent with a close code.
+// Reason returns the short text sent with the close code; "" for an unknown code.
 func (c CloseCode) Reason() string {
 	switch c {
 	case CloseNormal:

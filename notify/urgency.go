@@ -2,11 +2,11 @@ package notify
 
 import "errors"
 
-// Urgency is what the publisher makes of a notification, in the words of RFC
-// 8030, 5.3, without its very-low.
+// Urgency is a notification's urgency, with the values of RFC 8030, section 5.3,
+// except very-low.
 type Urgency uint8
 
-// The zero value is what a publisher means who says nothing.
+// The zero value is the default.
 const (
 	UrgencyNormal Urgency = iota
 	UrgencyLow
@@ -25,17 +25,17 @@ func parseUrgency(value []byte) (Urgency, error) {
 	return 0, errors.New(`must be "low", "normal" or "high"`)
 }
 
-// Skip is why a notification does not reach its recipient, by the recipient's
-// own wish. The numbers are stored with the answers to idempotent requests.
+// Skip is the recipient's preference that keeps a notification from being delivered.
+// The numbers are stored with the answers to idempotent requests.
 type Skip uint8
 
-// The zero value: it does.
+// The zero value: it is delivered.
 const (
 	SkipMuted Skip = 2 // the recipient has muted its kind
-	SkipQuiet Skip = 3 // ephemeral, in quiet hours: there will be nobody to see it later
+	SkipQuiet Skip = 3 // ephemeral, in quiet hours: it is not stored for later either
 )
 
-// String is the word for it in answers; "" for none.
+// String returns the value used in HTTP answers; "" for none.
 func (s Skip) String() string {
 	switch s {
 	case SkipMuted:

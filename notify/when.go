@@ -10,8 +10,8 @@ import (
 // MaxAheadSeconds is how far ahead a notification may be scheduled.
 const MaxAheadSeconds = 366 * 86400
 
-// When is when a notification is to be delivered: now if it is zero, else at a
-// time or after a delay.
+// When is a notification's delivery time: at once if it is zero, otherwise at a time
+// or after a delay.
 type When struct {
 	At    time.Time     // whole milliseconds; zero: not given
 	Delay time.Duration // from its acceptance, whole seconds; 0: not given
@@ -40,7 +40,7 @@ func (w When) complete(at string) error {
 
 // CheckAhead refuses a time that is further ahead of now than a delay may be;
 // index is the notification's place in a batch, -1 without one. Its error is a
-// *FieldError. One that has passed is no mistake: it is late, and due.
+// *FieldError. A time in the past is accepted and due at once.
 func (w When) CheckAhead(now time.Time, index int) error {
 	if !w.At.After(now.Add(MaxAheadSeconds * time.Second)) {
 		return nil

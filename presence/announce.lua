@@ -1,8 +1,8 @@
--- Notes how many connections some users have on one node.
+-- Writes how many connections some users have on one node.
 --
 -- KEYS  the users' presence hashes (see presenceKey)
--- ARGV  1 the node  2 ms that the note is good for, unless repeated
---       3 the users' numbers of connections, in order, each followed by ','
+-- ARGV  1 the node  2 TTL of the lease, in ms
+--       3 the users' connection counts, in order, each followed by ','
 -- Returns nothing.
 local t = redis.call('TIME')
 local ends = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2])

@@ -1,9 +1,9 @@
--- Counts a user's connections and the nodes that hold them, and forgets nodes
--- that have not repeated their note: they died.
+-- Counts a user's connections and the nodes that hold them, and removes expired
+-- leases: their nodes died.
 --
 -- KEYS  1 the user's presence hash (see presenceKey)
--- ARGV  1 the node that asks  2 its own number of connections, which is newer
---         than its note
+-- ARGV  1 the node that asks  2 its own connection count, which is newer
+--         than its lease
 -- Returns {connections, nodes}.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

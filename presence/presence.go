@@ -1,9 +1,9 @@
-// Package presence knows who is online, and on how many nodes: each node notes
-// in Redis how many connections its users have there, soon after it changes,
-// and repeats its notes so that those of a node that died run out.
+// Package presence tracks which users are online, and on how many nodes. Each node
+// writes its users' connection counts to Redis, soon after they change, with a
+// lease that it renews, so that the counts of a dead node expire.
 //
-// While Redis is down Get fails with redisx.ErrUnavailable, and changes wait: only the
-// newest number of each user is remembered.
+// While Redis is down, Get fails with redisx.ErrUnavailable. Changes are kept, the
+// newest count of each user only, and written when Redis is back.
 package presence
 
 import (
@@ -21,11 +21,11 @@ import (
 	"herald/internal/redisx"
 )
 
-// presenceKey: hash; node → "<connections> <Unix ms when the note ends>". Lives
-// for the lifetime of its newest note.
+// presenceKey: hash; node → "<connections> <Unix ms when the lease expires>". TTL:
+// that of its newest lease.
 func presenceKey(userID string) string { return redisx.UserKey(userID, "presence") }
 
-// Local is what this node knows of its own connections.
+// Local is the source of this node's connection counts; *hub.Hub implements it.
 type Local interface {
 	Connections(userID string) int
 	// UserIDs calls f with every user who is connected here until f returns false.
@@ -34,12 +34,13 @@ type Local interface {
 
 // Options configures a Tracker. The zero value works.
 type Options struct {
-	Lifetime time.Duration // of a note; repeated three times as often; default 90 s
+	Lifetime time.Duration // TTL of a lease, renewed every third of it; default 90 s
 	Budget   time.Duration // the longest a call to Redis may take; default 400 ms
 	Log      *slog.Logger  // default: nothing is logged
 }
 
-// Tracker keeps this node's notes and reads everyone's.
+// Tracker writes this node's leases and reads those of all nodes. It is safe for
+// concurrent use.
 type Tracker struct {
 	rdb   redis.UniversalClient
 	node  string
@@ -47,7 +48,7 @@ type Tracker struct {
 	o     Options
 
 	mu      sync.Mutex
-	changed map[string]struct{} // guarded by mu: users whose note is out of date
+	changed map[string]struct{} // guarded by mu: users whose count in Redis is stale
 	wake    chan struct{}       // holds one token while changed is not empty; never closed
 }
 
@@ -62,7 +63,8 @@ var (
 	countScript    = redis.NewScript(countSource)
 )
 
-// New returns a tracker for the node; Run makes it work. rdb must not retry.
+// New returns a tracker for the node; Run must be called to write its counts. rdb must
+// not retry.
 func New(rdb redis.UniversalClient, node string, local Local, o Options) *Tracker {
 	if o.Lifetime == 0 {
 		o.Lifetime = 90 * time.Second
@@ -76,14 +78,15 @@ func New(rdb redis.UniversalClient, node string, local Local, o Options) *Tracke
 	return &Tracker{rdb: rdb, node: node, local: local, o: o, changed: map[string]struct{}{}, wake: make(chan struct{}, 1)}
 }
 
-// Presence is where a user is connected.
+// Presence is the number of a user's connections, and of the nodes that hold them.
 type Presence struct {
 	Connections int
 	Nodes       int
 }
 
-// Get returns the user's presence: exact for this node, as of the last note for
-// the others.
+// Get returns the user's presence: current for this node, as of the last write of the
+// others. It takes one round trip and at most Options.Budget, and fails with
+// redisx.ErrUnavailable.
 func (t *Tracker) Get(ctx context.Context, userID string) (Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.o.Budget)
 	defer cancel()
@@ -97,7 +100,7 @@ func (t *Tracker) Get(ctx context.Context, userID string) (Presence, error) {
 	return Presence{Connections: int(n[0]), Nodes: int(n[1])}, nil
 }
 
-// Changed tells that the user has more or fewer connections here. It never blocks.
+// Changed marks the user's count as stale; Run writes it soon. It never blocks.
 func (t *Tracker) Changed(userID string) {
 	t.mu.Lock()
 	t.changed[userID] = struct{}{}
@@ -108,10 +111,11 @@ func (t *Tracker) Changed(userID string) {
 	}
 }
 
-// group is how many users are noted in one round trip.
-const group = 500
+// batchSize is how many users are written in one round trip.
+const batchSize = 500
 
-// Run keeps the notes until ctx ends, then withdraws what is no longer true.
+// Run writes changed counts and renews leases until ctx ends. Then it writes the last
+// changes, within withdrawWithin; a count that cannot be written expires.
 func (t *Tracker) Run(ctx context.Context) {
 	repeat := time.NewTicker(t.o.Lifetime / 3)
 	defer repeat.Stop()
@@ -121,9 +125,9 @@ func (t *Tracker) Run(ctx context.Context) {
 		case <-repeat.C:
 			t.local.UserIDs(func(userID string) bool { t.Changed(userID); return true })
 		case <-t.wake:
-			wait := gather
+			wait := debounce
 			if err := t.flush(ctx); err != nil && ctx.Err() == nil {
-				t.o.Log.Warn("presence cannot be noted", "error", err)
+				t.o.Log.Warn("presence not written, will retry", "error", err)
 				wait = time.Second
 			}
 			pause(ctx, wait)
@@ -132,15 +136,15 @@ func (t *Tracker) Run(ctx context.Context) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawWithin)
 	defer cancel()
 	if err := t.flush(last); err != nil {
-		t.o.Log.Warn("presence cannot be withdrawn; it runs out", "error", err)
+		t.o.Log.Warn("presence not withdrawn, will expire", "error", err)
 	}
 }
 
-// withdrawWithin is how long a node that stops may take to withdraw its notes.
+// withdrawWithin is how long Run may take after ctx ends.
 const withdrawWithin = time.Second
 
-// gather is how long changes that come right after others are gathered.
-const gather = 10 * time.Millisecond
+// debounce is the pause after a flush in which further changes accumulate.
+const debounce = 10 * time.Millisecond
 
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
@@ -151,8 +155,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// flush notes what has changed, a group at a time; what could not be noted has
-// still changed.
+// flush writes the stale counts in batches. Users whose batch failed stay stale.
 func (t *Tracker) flush(ctx context.Context) error {
 	for {
 		users := t.take()
@@ -171,9 +174,9 @@ func (t *Tracker) flush(ctx context.Context) error {
 func (t *Tracker) take() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	users := make([]string, 0, min(len(t.changed), group))
+	users := make([]string, 0, min(len(t.changed), batchSize))
 	for userID := range t.changed {
-		if len(users) == group {
+		if len(users) == batchSize {
 			break
 		}
 		users = append(users, userID)
@@ -182,8 +185,8 @@ func (t *Tracker) take() []string {
 	return users
 }
 
-// announce reads the numbers after the users were taken off the list: a change
-// that comes later puts its user back.
+// announce writes the users' counts, which it reads after take removed the users from
+// changed: a later change adds its user again.
 func (t *Tracker) announce(ctx context.Context, users []string) error {
 	ctx, cancel := context.WithTimeout(ctx, t.o.Budget)
 	defer cancel()

@@ -106,11 +106,11 @@ func TestThousandsAtOnce(t *testing.T) {
 	addr := redistest.Start(t).Addr
 	a, b := start(t, addr, "a", Options{}), start(t, addr, "b", Options{})
 	var wg sync.WaitGroup
-	for i := range 3 * group {
+	for i := range 3 * batchSize {
 		wg.Go(func() { a.set(fmt.Sprint(i), i%3) })
 	}
 	wg.Wait()
-	for i := range 3 * group {
+	for i := range 3 * batchSize {
 		want := Presence{i % 3, min(1, i%3)}
 		b.await(t, fmt.Sprint(i), want)
 	}

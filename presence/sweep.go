@@ -15,9 +15,9 @@ var sweepSource string
 
 var sweepScript = redis.NewScript(sweepSource)
 
-// Sweep forgets the users' notes whose time is over, which nobody has asked for
-// since, and returns how many. A user has as many notes as nodes. It is for a nightly
-// job, a few hundred users a call.
+// Sweep removes the users' expired leases that no Get has removed yet, and returns how
+// many. A user has at most one lease per node. It is for a nightly job, with a few
+// hundred users per call, and fails with redisx.ErrUnavailable.
 func (t *Tracker) Sweep(ctx context.Context, userIDs []string) (int, error) {
 	var keys []string
 	for _, id := range userIDs {

@@ -1,8 +1,8 @@
--- Forgets notes whose time is over: of nodes that died while another kept the
--- user's hash alive.
+-- Removes expired leases: of nodes that died while another node kept the user's
+-- hash alive.
 --
 -- KEYS  presence hashes of some users (see presenceKey)
--- Returns how many notes were removed.
+-- Returns the number of leases removed.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local removed = 0
