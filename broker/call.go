@@ -2,8 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -71,8 +69,7 @@ func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Tick
 		c.print = ""
 		return c
 	}
-	h := sha256.Sum256([]byte(idem.Key))
-	c.keys = append(c.keys, idempotencyKey(idem.Client, hex.EncodeToString(h[:])))
+	c.keys = append(c.keys, idem.RecordKey())
 	return c
 }
 

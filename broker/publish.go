@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -26,6 +28,13 @@ type Idempotency struct {
 	Client string // whose key it is: keys of different clients never meet
 	Key    string // as the client sent it
 	Print  string // fingerprint of the request: the same key with another one is refused
+}
+
+// RecordKey is the Redis key that a publish with this key creates, in the step that
+// stores and announces. It exists for Options.IdempotencyTTL.
+func (i Idempotency) RecordKey() string {
+	h := sha256.Sum256([]byte(i.Key))
+	return idempotencyKey(i.Client, hex.EncodeToString(h[:]))
 }
 
 // Publish stores and announces the drafts, all or none, in one script and one

@@ -51,13 +51,16 @@ func (s *Server) routes() {
 func (s *Server) user(prefix string) {
 	own := func(path string, m methods) {
 		for name, handlers := range m {
+			if handlers == nil {
+				continue
+			}
 			m[name] = append([]fiber.Handler{s.cors}, handlers...)
 		}
 		m["OPTIONS"] = []fiber.Handler{s.cors, preflight}
 		s.on(prefix+path, m)
 	}
-	own("/ws", methods{"GET": {s.ws}})
-	own("/events", methods{"GET": {s.events}})
+	own("/ws", methods{"GET": {s.ws}, "HEAD": nil})
+	own("/events", methods{"GET": {s.events}, "HEAD": nil})
 	own("/inbox", methods{"GET": {s.inbox}})
 	own("/inbox/read", methods{"POST": {s.markRead}})
 	own("/sessions/current", methods{"GET": {s.currentSession}, "DELETE": {s.logOut}})
@@ -65,7 +68,8 @@ func (s *Server) user(prefix string) {
 
 type methods map[string][]fiber.Handler
 
-// on registers a path's methods. HEAD goes with GET.
+// on registers a path's methods. A path with GET has HEAD too, unless its HEAD is nil: a
+// stream has no headers to ask for without opening it.
 func (s *Server) on(path string, m methods) {
 	allow := ""
 	for _, name := range []string{"GET", "POST", "PATCH", "DELETE", "OPTIONS"} {
@@ -74,7 +78,7 @@ func (s *Server) on(path string, m methods) {
 			continue
 		}
 		s.app.Add(name, path, handlers...)
-		if name == "GET" {
+		if _, stream := m["HEAD"]; name == "GET" && !stream {
 			s.app.Add("HEAD", path, handlers...)
 			name = "GET, HEAD"
 		}

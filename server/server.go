@@ -24,11 +24,10 @@ import (
 	"herald/internal/schedule"
 	"herald/internal/transport"
 	"herald/limiter"
-	"herald/notify"
 	"herald/patterns/cache"
-	"herald/patterns/idempotent"
 	"herald/patterns/lock"
 	"herald/presence"
+	"herald/publishing"
 	"herald/sessions"
 	"herald/sessions/foreign"
 )
@@ -36,32 +35,25 @@ import (
 // Deps are the parts of the gateway that the server puts on the network. All
 // are required, unless they say that they may be nil; so may Recipients and Caches.
 type Deps struct {
-	Hub      *hub.Hub
-	Broker   *broker.Broker
-	Sessions *sessions.Store // unless Foreign is given
-	Foreign  *foreign.Store  // sessions of another program, instead of Sessions; default none
-	Auth     *auth.Authenticator
-	Tokens   *auth.Verifier
-	Publish  *limiter.Limiter // keyed by API key
-	Connect  *limiter.Limiter // keyed by client address
-	Presence *presence.Tracker
-	Schedule *schedule.Scheduler
-	Once     func(client string) *idempotent.Processor // of requests that are not one script
-	Locks    *lock.Locker                              // only for its metrics; may be nil
-	Janitor  *janitor.Janitor                          // the same; nil if there is none
-	Redis    *redisinfo.Sampler
-	Page     func(demo bool) []byte
-	Asset    func(name string) (body []byte, contentType, etag string, ok bool)
+	Hub       *hub.Hub
+	Broker    *broker.Broker
+	Sessions  *sessions.Store // unless Foreign is given
+	Foreign   *foreign.Store  // sessions of another program, instead of Sessions; default none
+	Auth      *auth.Authenticator
+	Tokens    *auth.Verifier
+	Publish   *limiter.Limiter // keyed by API key; only for its metrics
+	Connect   *limiter.Limiter // keyed by client address
+	Presence  *presence.Tracker
+	Schedule  *schedule.Scheduler
+	Publisher *publishing.Publisher
+	Locks     *lock.Locker     // only for its metrics; may be nil
+	Janitor   *janitor.Janitor // the same; nil if there is none
+	Redis     *redisinfo.Sampler
+	Page      func(demo bool) []byte
+	Asset     func(name string) (body []byte, contentType, etag string, ok bool)
 
-	Recipients Recipients                    // nil: everyone wants everything
+	Recipients *recipients.Directory         // only for its metrics; nil if there is none
 	Caches     map[string]func() cache.Stats // by name, for the metrics
-}
-
-// Recipients marks notifications as their recipients want them: Draft.Skip and
-// Draft.Quiet. It answers in time, whatever it knows.
-type Recipients interface {
-	Mark(ctx context.Context, drafts []notify.Draft)
-	Stats() recipients.Stats
 }
 
 // Options configures a Server. The zero value works.

@@ -31,6 +31,7 @@ import (
 	"herald/notify"
 	"herald/patterns/idempotent"
 	"herald/presence"
+	"herald/publishing"
 	"herald/sessions"
 	"herald/sessions/foreign"
 )
@@ -117,15 +118,20 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		OnExpiry: func(s *hub.Socket) { h.Expired(s) },
 	})
 	repairer = broker.NewRepairer(b, hb)
+	limits := limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{})
+	scheduler := schedule.New(rdb, "node", nil, schedule.Options{Budget: p.budget})
 	h.Server, err = New(Deps{
 		Hub: hb, Broker: b, Sessions: store, Foreign: other, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
-		Publish:  limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{}),
+		Publish:  limits,
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
-		Schedule: schedule.New(rdb, "node", nil, schedule.Options{Budget: p.budget}),
-		Once: func(client string) *idempotent.Processor {
-			return idempotent.New(rdb, client, idempotent.Options{Budget: p.budget})
+		Schedule: scheduler,
+		Publisher: &publishing.Publisher{
+			Broker: b, Limit: limits, Schedule: scheduler,
+			Idempotency: func(client string) *idempotent.Processor {
+				return idempotent.New(rdb, client, idempotent.Options{Budget: p.budget})
+			},
 		},
 		Redis: redisinfo.NewSampler(rdb, redisinfo.Options{Budget: p.budget}),
 		Page:  func(bool) []byte { return nil },

@@ -152,7 +152,8 @@ func (g *gateway) wire() (err error) {
 	})
 	g.presence = presence.New(g.commands, g.node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
-	g.schedule = g.newSchedule(g.node)
+	publisher, scheduler := g.newPublisher(publishes)
+	g.schedule = scheduler
 	kept := g.newSessions()
 	g.foreign = kept.foreign
 	if cfg.janitor {
@@ -164,10 +165,10 @@ func (g *gateway) wire() (err error) {
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
 		Publish:  publishes,
 		Connect:  limiter.New(g.shared, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
-		Presence: g.presence, Schedule: g.schedule, Once: g.once, Locks: g.locks, Janitor: g.janitor,
+		Presence: g.presence, Schedule: g.schedule, Publisher: publisher, Locks: g.locks, Janitor: g.janitor,
 		Redis: g.sampler,
 		Page:  web.Page, Asset: web.Asset,
-		Recipients: g.remote.recipients(), Caches: g.remote.stats,
+		Recipients: g.remote.directory, Caches: g.remote.stats,
 	}, server.Options{
 		Cookie: cfg.sessions.cookie, SessionCheck: cfg.sessions.check, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,

@@ -16,7 +16,6 @@ import (
 	"herald/internal/fetch"
 	"herald/internal/recipients"
 	"herald/patterns/cache"
-	"herald/server"
 )
 
 // remote is what other servers are asked, through the caches that all nodes share.
@@ -130,14 +129,6 @@ func (r *remote) lookups() map[string]func() (hits, misses uint64) {
 		}
 	}
 	return all
-}
-
-// recipients is nil, not an interface that holds nil, without a directory.
-func (r *remote) recipients() server.Recipients {
-	if r.directory == nil {
-		return nil
-	}
-	return r.directory
 }
 
 // channels adds those of the caches to others of the subscription.

@@ -37,6 +37,10 @@ type Placed struct {
 // Add schedules all items or none, and returns their ids and times in the same order. Its
 // errors are *FullError, ErrFenced and redisx.ErrUnavailable.
 func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, error) {
+	return s.add(ctx, items, f, "")
+}
+
+func (s *Scheduler) add(ctx context.Context, items []Item, f Fence, commit string) ([]Placed, error) {
 	keys, whens, entries := packAll(items)
 	token := ""
 	if f.Key != "" {
@@ -44,7 +48,7 @@ func (s *Scheduler) Add(ctx context.Context, items []Item, f Fence) ([]Placed, e
 		token = strconv.FormatInt(f.Token, 10)
 	}
 	for range 2 { // a refusal as late returns Redis's time, so the second deadline is right
-		v, err := s.runAdd(ctx, keys, whens, entries, token)
+		v, err := s.runAdd(ctx, keys, whens, entries, token, commit)
 		if err != nil {
 			return nil, redisx.Unavailable("schedule", err)
 		}
@@ -80,12 +84,12 @@ func packAll(items []Item) (keys []string, whens, entries []byte) {
 }
 
 // runAdd runs the script and learns Redis's time if it refuses the deadline.
-func (s *Scheduler) runAdd(ctx context.Context, keys []string, whens, entries []byte, token string) ([]string, error) {
+func (s *Scheduler) runAdd(ctx context.Context, keys []string, whens, entries []byte, token, commit string) ([]string, error) {
 	deadline := int64(math.MaxInt64 >> 10)
 	if now, known := s.clock.now(); known {
 		deadline = now + s.o.Budget.Milliseconds()
 	}
-	v, err := s.evalAdd(ctx, keys, deadline, s.o.MaxPerUser, whens, entries, token)
+	v, err := s.evalAdd(ctx, keys, deadline, s.o.MaxPerUser, whens, entries, token, commit, pendingFor.Milliseconds())
 	if err == nil && (len(v) < 2 || v[0] == "full" && len(v) != 3) {
 		err = unexpected(len(v))
 	}
@@ -132,21 +136,28 @@ func (s *Scheduler) placed(ids []string, want int) ([]Placed, error) {
 		return nil, redisx.Unavailable("schedule", unexpected(len(ids)))
 	}
 	list := make([]Placed, len(ids))
-	first := int64(math.MaxInt64)
 	for i, id := range ids {
 		at, _, ok := ParseID(id)
 		if !ok {
 			return nil, redisx.Unavailable("schedule", unexpected(len(ids)))
 		}
 		list[i] = Placed{ID: id, At: at}
-		first = min(first, at.UnixMilli())
 	}
 	s.counts.added.Add(uint64(len(ids)))
+	s.wakeFor(list)
+	return list, nil
+}
+
+// wakeFor wakes the worker if an entry is due before its next poll.
+func (s *Scheduler) wakeFor(list []Placed) {
+	first := int64(math.MaxInt64)
+	for _, p := range list {
+		first = min(first, p.At.UnixMilli())
+	}
 	if first < s.wakeAt.Load() {
 		select {
 		case s.wake <- struct{}{}:
 		default:
 		}
 	}
-	return list, nil
 }

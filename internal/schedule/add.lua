@@ -11,6 +11,9 @@
 --       5 '' or the token that the record's field token must have. Then the ids
 --         are stored in its field scheduled. If it is set already, by an earlier
 --         attempt, those ids are returned and nothing is scheduled
+--       6 '' or the commit key. Then the entries are pending (entry.go): they are
+--         delivered only if that key exists
+--       7 ms until claim.lua removes pending entries without a commit key
 -- Returns {verdict, time in ms, id, id, …}. Verdicts: 'added', 'late', 'fenced',
 -- 'full' (with the user instead of ids). A past time becomes now.
 local call = redis.call
@@ -34,8 +37,20 @@ if record then
     for id in string.gmatch(stored[2], '%S+') do
       answer[#answer + 1] = id
     end
+    if ARGV[6] ~= '' then -- this attempt gets the whole time for its commit
+      for k = 1, count, 2 do
+        local entry = call('HGET', KEYS[k], answer[2 + (k + 1) / 2])
+        if entry and string.sub(entry, 1, 1) == '?' then
+          call('ZADD', KEYS[k + 1], now + ARGV[7], answer[2 + (k + 1) / 2])
+        end
+      end
+    end
     return answer
   end
+end
+local pending = ''
+if ARGV[6] ~= '' then
+  pending = string.format('?%d %d\n', #ARGV[6], #(record or '')) .. ARGV[6] .. (record or '')
 end
 
 local user = function(k) return string.sub(KEYS[k], 7, -12) end -- user:{id}:scheduled
@@ -56,8 +71,8 @@ for after, when, size in string.gmatch(ARGV[3], '(%+?)(%d+),(%d+);') do
     micros = micros + 1
   until call('HEXISTS', KEYS[k], id) == 0
   micros = micros - 1
-  call('HSET', KEYS[k], id, string.sub(ARGV[4], from, from + size - 1))
-  call('ZADD', KEYS[k + 1], at, id)
+  call('HSET', KEYS[k], id, pending .. string.sub(ARGV[4], from, from + size - 1))
+  call('ZADD', KEYS[k + 1], pending == '' and at or now + ARGV[7], id)
   answer[#answer + 1] = id
   k, from = k + 2, from + size
 end

@@ -1,6 +1,7 @@
 -- Claims a shard for a node, or extends its claim, and returns the due entries. If
 -- nothing is due, it releases the claim. It removes due ids whose entries are gone,
--- because they were published.
+-- because they were published. It settles pending entries (entry.go): with a commit
+-- key they become ordinary entries, without one they are removed.
 --
 -- KEYS  1 the shard's lease   2 its due zset
 -- ARGV  1 node   2 lease, ms   3 maximum entries   4 bytes of entries after which
@@ -15,13 +16,32 @@ if holder and holder ~= ARGV[1] then
   return {now, '0'}
 end
 
-local answer, bytes, gone = {now, '1'}, 0, nil
+local answer, bytes, gone, moved = {now, '1'}, 0, nil, nil
 repeat
-  gone = {}
+  gone, moved = {}, false
   for _, id in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local user = string.sub(id, 35) -- after <13 digits>-<19 digits>-
-    local entry = call('HGET', 'user:{' .. user .. '}:scheduled', id)
-    if not entry then
+    local hash = 'user:{' .. user .. '}:scheduled'
+    local entry = call('HGET', hash, id)
+    local head, commit, record = string.match(entry or '', '^(%?(%d+) (%d+)\n)')
+    if head then
+      local key = string.sub(entry, #head + 1, #head + commit)
+      record = string.sub(entry, #head + commit + 1, #head + commit + record)
+      if call('EXISTS', key) == 1 then
+        entry = string.sub(entry, #head + #key + #record + 1)
+        call('HSET', hash, id, entry)
+        call('ZADD', KEYS[2], string.sub(id, 1, 13), id)
+      else
+        call('HDEL', hash, id)
+        if record ~= '' then -- a repetition of the request schedules again
+          call('HDEL', record, 'scheduled')
+        end
+        entry = nil
+      end
+    end
+    if entry and string.sub(id, 1, 13) > now then -- was pending
+      moved = true
+    elseif not entry then
       gone[#gone + 1] = id
     elseif bytes >= tonumber(ARGV[4]) then
       break
@@ -34,7 +54,7 @@ repeat
   if #gone > 0 then
     call('ZREM', KEYS[2], unpack(gone))
   end
-until #answer > 2 or #gone == 0
+until #answer > 2 or #gone == 0 and not moved
 
 if #answer > 2 then
   call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"herald/notify"
@@ -45,7 +47,8 @@ type header struct {
 }
 
 // appendPacked appends a draft as an entry of userKey: a line of JSON, then the
-// message byte for byte.
+// message byte for byte. A pending entry (AddPending) has a prefix: "?<bytes of its
+// commit key> <bytes of its request's record>\n", then the two keys.
 func appendPacked(dst []byte, d *notify.Draft) []byte {
 	h, _ := json.Marshal(header{d.Kind, d.TTL.Milliseconds(), d.Ephemeral, d.TraceParent, d.Urgency}) // never fails
 	dst = append(append(dst, h...), '\n')
@@ -56,6 +59,14 @@ var errEntry = errors.New("schedule: not an entry")
 
 func unpack(id, packed string) (Entry, error) {
 	at, userID, ok := ParseID(id)
+	if strings.HasPrefix(packed, "?") {
+		head, rest, _ := strings.Cut(packed, "\n")
+		var commit, record int
+		if n, _ := fmt.Sscanf(head, "?%d %d", &commit, &record); n != 2 || commit+record > len(rest) {
+			return Entry{}, errEntry
+		}
+		packed = rest[commit+record:]
+	}
 	line, message, ok2 := bytes.Cut([]byte(packed), []byte{'\n'})
 	var h header
 	if !ok || !ok2 || json.Unmarshal(line, &h) != nil {

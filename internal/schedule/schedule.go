@@ -87,6 +87,9 @@ var addSource string
 //go:embed cancel.lua
 var cancelSource string
 
+//go:embed confirm.lua
+var confirmSource string
+
 //go:embed list.lua
 var listSource string
 
@@ -102,6 +105,7 @@ var releaseSource string
 var (
 	addScript     = redis.NewScript(addSource)
 	cancelScript  = redis.NewScript(cancelSource)
+	confirmScript = redis.NewScript(confirmSource)
 	listScript    = redis.NewScript(listSource)
 	peekScript    = redis.NewScript(peekSource)
 	claimScript   = redis.NewScript(claimSource)

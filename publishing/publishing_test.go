@@ -1,0 +1,179 @@
+package publishing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"herald/broker"
+	"herald/internal/redisx"
+	"herald/internal/schedule"
+	"herald/internal/testing/redistest"
+	"herald/limiter"
+	"herald/notify"
+	"herald/patterns/idempotent"
+)
+
+// muteAll mutes every recipient.
+type muteAll struct{}
+
+func (muteAll) Mark(_ context.Context, drafts []notify.Draft) {
+	for i := range drafts {
+		drafts[i].Skip = notify.SkipMuted
+	}
+}
+
+// failing calls after when the pending half is stored.
+type failing struct {
+	*schedule.Scheduler
+	after func()
+}
+
+func (f failing) AddPending(ctx context.Context, items []schedule.Item, fence schedule.Fence, commit string) ([]schedule.Placed, error) {
+	list, err := f.Scheduler.AddPending(ctx, items, fence, commit)
+	f.after()
+	return list, err
+}
+
+func newPublisher(t *testing.T, r *redistest.Server) (*Publisher, *schedule.Scheduler, *redis.Client) {
+	t.Helper()
+	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: r.Addr}, 2*time.Second))
+	t.Cleanup(func() { _ = rdb.Close() })
+	p := &Publisher{
+		Broker: broker.New(rdb, broker.Options{Budget: 2 * time.Second}),
+		Limit:  limiter.New(rdb, "publish", limiter.Limit{N: 5, Per: time.Hour}, limiter.Options{Budget: 2 * time.Second}),
+		Idempotency: func(client string) *idempotent.Processor {
+			return idempotent.New(rdb, client, idempotent.Options{Budget: 2 * time.Second})
+		},
+	}
+	s := schedule.New(rdb, "n", p.Due, schedule.Options{Budget: 2 * time.Second, Recheck: 50 * time.Millisecond})
+	p.Schedule = s
+	return p, s, rdb
+}
+
+var entrances = map[string]string{
+	"single":    `{"userId":"a","message":1}`,
+	"many":      `{"userIds":["a","b"],"message":1}`,
+	"batch":     `{"notifications":[{"userId":"a","message":1},{"userId":"b","message":2}]}`,
+	"mixed":     `{"notifications":[{"userId":"a","message":1},{"userId":"b","message":2,"delay":1000}]}`,
+	"scheduled": `{"userIds":["a","b"],"message":1,"delay":1000}`,
+}
+
+func request(t *testing.T, name, key string) *Request {
+	t.Helper()
+	body, r := []byte(entrances[name]), &Request{Batch: name == "batch" || name == "mixed"}
+	var err error
+	if r.Batch {
+		r.Items, err = notify.ParseBatch(body)
+	} else {
+		var one notify.Request
+		one, err = notify.ParseRequest(body)
+		r.Items = []notify.BatchItem{{Request: one}}
+	}
+	if err = errors.Join(err, r.Check(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	r.Idempotency = broker.Idempotency{Client: "c", Key: key, Print: name}
+	r.Render = func(receipts []Receipt) ([]byte, error) { return json.Marshal(receipts) }
+	return r
+}
+
+func TestEveryEntrance(t *testing.T) {
+	for name := range entrances {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := redistest.Start(t)
+			p, _, rdb := newPublisher(t, r)
+			publish := func(key string) (Outcome, error) { return p.Publish(t.Context(), "c", request(t, name, key)) }
+
+			first, err := publish("k")
+			again, err2 := publish("k")
+			if err != nil || err2 != nil || first.Replayed || !again.Replayed || string(first.Body) != string(again.Body) {
+				t.Errorf("replay: %s, %v; %s, %v", first.Body, err, again.Body, err2)
+			}
+			bad := request(t, name, "k")
+			bad.Idempotency.Print = "another"
+			if _, err := p.Publish(t.Context(), "c2", bad); !errors.Is(err, broker.ErrMismatch) && !errors.Is(err, idempotent.ErrMismatch) {
+				t.Errorf("another request with the key: %v", err)
+			}
+			refused := errors.New("refused")
+			free := &Request{Refused: refused}
+			if out, err := p.Publish(t.Context(), "free", free); !errors.Is(err, refused) || out.Decision.Remaining != 5 {
+				t.Errorf("refused request: %+v, %v", out.Decision, err)
+			}
+			for range 5 {
+				_, err = publish("")
+			}
+			if out, err := publish(""); !errors.Is(err, ErrDenied) || out.Decision.RetryAfter <= 0 {
+				t.Errorf("over the limit: %+v, %v", out.Decision, err)
+			}
+			before := rdb.XLen(t.Context(), "user:{a}:log").Val()
+			p.Recipients = muteAll{}
+			out, err := p.Publish(t.Context(), "muted", request(t, name, ""))
+			if after := rdb.XLen(t.Context(), "user:{a}:log").Val(); err != nil || after != before {
+				t.Errorf("muted: %d notifications, want %d; %s, %v", after, before, out.Body, err)
+			}
+			r.Kill()
+			if _, err := p.Publish(t.Context(), "away", request(t, name, "")); !errors.Is(err, redisx.ErrUnavailable) {
+				t.Errorf("Redis away: %v", err)
+			}
+		})
+	}
+}
+
+// A mixed batch is cut off between its halves. The contract: after 503 nothing of it is
+// delivered. What was scheduled is settled by the worker, or by the failed request.
+func TestMixedBatchCutBetweenItsHalves(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	p, s, rdb := newPublisher(t, r)
+	p.Schedule = failing{s, r.Kill}
+	if _, err := p.Publish(t.Context(), "c", request(t, "mixed", "")); !errors.Is(err, redisx.ErrUnavailable) {
+		t.Fatalf("cut off: %v", err)
+	}
+	r.Restart()
+	const hash = "user:{b}:scheduled"
+	if n := rdb.HLen(t.Context(), hash).Val(); n != 1 {
+		t.Fatalf("%d entries survived, want the pending one", n)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	for deadline := time.Now().Add(time.Minute); rdb.HLen(t.Context(), hash).Val() != 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the scheduled half of a batch answered 503 is still there")
+		}
+	}
+	if n := rdb.Exists(t.Context(), "user:{a}:log", "user:{b}:log").Val(); n != 0 {
+		t.Errorf("%d logs have a notification of a batch answered 503", n)
+	}
+}
+
+// The node dies after the publish and before Confirm: the worker keeps the later half.
+func TestUnconfirmedHalfIsDeliveredWhenTheOtherWasPublished(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t)
+	p, s, rdb := newPublisher(t, r)
+	later := []schedule.Item{{Draft: notify.Draft{UserID: "b", Message: []byte("2")}, When: notify.When{Delay: time.Second}}}
+	idem := broker.Idempotency{Client: "c", Key: "\x00x", Print: "-"}
+	if _, err := s.AddPending(t.Context(), later, schedule.Fence{}, idem.RecordKey()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := p.Broker.Publish(t.Context(), []notify.Draft{{UserID: "a", Message: []byte("1")}}, idem); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	for deadline := time.Now().Add(time.Minute); rdb.XLen(t.Context(), "user:{b}:log").Val() != 1; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the later half of a published batch was not delivered")
+		}
+	}
+}
