@@ -23,9 +23,9 @@ type browser struct {
 	ctx context.Context
 }
 
-func startBrowser(t *testing.T, g *gatewaytest.Gateway) *browser {
+func startBrowser(t *testing.T, g *gatewaytest.Gateway, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
-	allocator, release := chromedp.NewExecAllocator(context.Background(),
+	options := append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(redistest.Require(t, "chromium")),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
@@ -35,7 +35,8 @@ func startBrowser(t *testing.T, g *gatewaytest.Gateway) *browser {
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), // nothing leaves this machine
 		chromedp.WindowSize(1100, 800),
-	)
+	}, more...)
+	allocator, release := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
 		_ = chromedp.Cancel(ctx) // waits for the browser's end

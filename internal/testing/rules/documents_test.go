@@ -1,21 +1,33 @@
 package rules
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"unicode"
-
-	"herald/internal/testing/gatewaytest"
 )
 
-var documents = []string{"README.md", "docs/architecture.md", "docs/protocol.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"}
+// documents are the Markdown files of the top folder and of docs/.
+var documents = func() (names []string) {
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		files, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil || len(files) == 0 {
+			panic(fmt.Sprintf("%s: %v, %v", pattern, files, err))
+		}
+		for _, f := range files {
+			name, err := filepath.Rel(top, f)
+			if err != nil {
+				panic(err)
+			}
+			names = append(names, filepath.ToSlash(name))
+		}
+	}
+	return names
+}()
 
 func document(t *testing.T, name string) string {
 	t.Helper()
@@ -145,25 +157,77 @@ func settings(text string) []string {
 	return slices.Compact(names)
 }
 
-// A setting that no document names cannot be found; one that only a document
-// names stops the start of whoever believes it.
+// A setting that no document names cannot be found; one that only a document names
+// stops the start of a reader who sets it.
 func TestDocumentsAndHelpNameTheSameSettings(t *testing.T) {
-	var help bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), gatewaytest.Build(t), "--help")
-	cmd.Stdout, cmd.Stderr = &help, &help
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("gateway --help: %v\n%s", err, &help)
-	}
-	known := settings(help.String())
+	known := settings(gatewayHelp(t))
 	if len(known) < 10 {
 		t.Fatalf("gateway --help names only %v", known)
 	}
-	documented := settings(document(t, "README.md") + document(t, "docs/protocol.md"))
+	text := document(t, "README.md")
+	for _, name := range documents {
+		if strings.HasPrefix(name, "docs/") {
+			text += document(t, name)
+		}
+	}
+	documented := settings(text)
 	for _, name := range missing(known, documented) {
-		t.Errorf("neither README.md nor docs/protocol.md names %s", name)
+		t.Errorf("neither README.md nor docs/ names %s", name)
 	}
 	for _, name := range missing(documented, known) {
-		t.Errorf("gateway --help does not know %s of README.md or docs/protocol.md", name)
+		t.Errorf("README.md or docs/ names %s, which gateway --help lacks", name)
+	}
+}
+
+// maxColumns of a table, and maxWords of its cells: a page must fit a narrow window.
+const maxColumns, maxWords, maxWidth = 5, 12, 100
+
+func TestPagesAreNarrow(t *testing.T) {
+	for _, name := range documents {
+		if name == "README.md" || strings.HasPrefix(name, "docs/") {
+			for _, wide := range widths(document(t, name)) {
+				t.Errorf("%s: %s", name, wide)
+			}
+		}
+	}
+}
+
+var destination = regexp.MustCompile(`\]\([^)]*\)`)
+
+// widths names the lines of prose, and the tables, that are too wide.
+func widths(text string) (wide []string) {
+	for line := range strings.Lines(fence.ReplaceAllString(text, "")) {
+		line = strings.TrimRight(line, "\n")
+		if !strings.HasPrefix(line, "|") {
+			if n := len([]rune(line)); n > maxWidth && !strings.Contains(line, "](http") {
+				wide = append(wide, fmt.Sprintf("%d columns: %s", n, line))
+			}
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if len(cells) > maxColumns {
+			wide = append(wide, fmt.Sprintf("%d columns in a table: %s", len(cells), line))
+		}
+		for _, cell := range cells {
+			words := strings.Fields(code.ReplaceAllString(destination.ReplaceAllString(cell, "]"), "code"))
+			if len(words) > maxWords {
+				wide = append(wide, fmt.Sprintf("a cell of %d words:%s", len(words), cell))
+			}
+		}
+	}
+	return wide
+}
+
+func TestWidths(t *testing.T) {
+	long := strings.Repeat("word ", 25)
+	cases := map[string]int{
+		long: 1, "```\n" + long + "\n```": 0, "| a | b | c | d | e |": 0, "| a | b | c | d | e | f |": 1,
+		"| " + strings.Repeat("word ", 13) + "|": 1, "| `" + long + "` | [a b](" + strings.Repeat("x", 90) + ") |": 0,
+	}
+	for text, want := range cases {
+		if got := widths(text); len(got) != want {
+			t.Errorf("%q: %q, want %d", text, got, want)
+		}
 	}
 }
 
