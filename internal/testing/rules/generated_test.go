@@ -26,7 +26,7 @@ func TestGeneratedPartsOfDocumentsAreCurrent(t *testing.T) {
 		generate       func(*testing.T) string
 	}{
 		{"docs/settings.md", "settings", func(t *testing.T) string {
-			text, err := settingsPage(gatewayHelp(t))
+			text, err := settingsPage(gatewayHelp(t), defaults(document(t, "cmd/gateway/config.go")+document(t, "cmd/gateway/sessions.go")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +96,9 @@ var (
 )
 
 // settingsPage is the list of docs/settings.md: each flag of `gateway --help` that
-// has a variable, below the heading of its group.
-func settingsPage(help string) (string, error) {
+// has a variable, below the heading of its group, with the default that a placeholder
+// hides in the help.
+func settingsPage(help string, defaults map[string]string) (string, error) {
 	entries := map[string]string{}
 	var order []string
 	for _, flag := range helpFlags(help) {
@@ -110,6 +111,9 @@ func settingsPage(help string) (string, error) {
 			form = "`" + flag.name + "=" + flag.value + "`"
 		}
 		text := angle.ReplaceAllString(strings.TrimSuffix(flag.text, m[0]), "`$0`")
+		if d := defaults[flag.name]; d != "" && d != "0" && d != flag.value {
+			text += ". Default: `" + d + "`"
+		}
 		entries[m[1]] = wrap(fmt.Sprintf("- `%s`, %s. %s.", m[1], form, text), "  ")
 		order = append(order, m[1])
 	}
@@ -127,6 +131,28 @@ func settingsPage(help string) (string, error) {
 		return "", fmt.Errorf("%s is in no group of settingGroups", name)
 	}
 	return b.String() + "\n", nil
+}
+
+var (
+	field      = regexp.MustCompile("(?m)^\t(\\w+)\\s+\\S+\\s+`(.*)`$")
+	nameTag    = regexp.MustCompile(`\bname:"([^"]*)"`)
+	defaultTag = regexp.MustCompile(`\bdefault:"([^"]*)"`)
+	wordStart  = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+)
+
+// defaults reads the defaults of flags from the tags of Go structs.
+func defaults(source string) map[string]string {
+	list := map[string]string{}
+	for _, m := range field.FindAllStringSubmatch(source, -1) {
+		name := strings.ToLower(wordStart.ReplaceAllString(m[1], "$1-$2"))
+		if tag := nameTag.FindStringSubmatch(m[2]); tag != nil {
+			name = tag[1]
+		}
+		if tag := defaultTag.FindStringSubmatch(m[2]); tag != nil {
+			list["--"+name] = tag[1]
+		}
+	}
+	return list
 }
 
 func hasAnyPrefix(s string, prefixes []string) bool {
@@ -176,16 +202,16 @@ func wrap(text, indent string) string {
 func TestSettingsPage(t *testing.T) {
 	help := "x\n\nFlags:\n  -h, --help           Help.\n      --ping=25s       Between pings\n                       to one ($HERALD_PING).\n" +
 		"      --redis-url=URL\n                       A Redis at <host>\n                       ($REDIS_URL).\n      --version        Print.\n\nCommands:\n  serve [flags]\n"
-	got, err := settingsPage(help)
+	got, err := settingsPage(help, defaults("\tRedisURL string `name:\"redis-url\" default:\"none\"`\n\tPing time.Duration `default:\"25s\"`\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"- `HERALD_PING`, `--ping=25s`. Between pings to one.\n", "- `REDIS_URL`, `--redis-url=URL`. A Redis at `<host>`.\n"} {
+	for _, want := range []string{"- `HERALD_PING`, `--ping=25s`. Between pings to one.\n", "- `REDIS_URL`, `--redis-url=URL`. A Redis at `<host>`. Default: `none`.\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}
 	}
-	if _, err := settingsPage("\nFlags:\n      --new=1      New ($HERALD_NEW).\n"); err == nil {
+	if _, err := settingsPage("\nFlags:\n      --new=1      New ($HERALD_NEW).\n", nil); err == nil {
 		t.Error("a setting without a group was accepted")
 	}
 }
