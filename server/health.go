@@ -1,9 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"herald/server/admin"
 )
 
 // live is GET /health/live: the process runs.
@@ -29,16 +32,28 @@ func (s *Server) readiness() error {
 	return nil
 }
 
+// Readiness returns the error code and detail of GET /health/ready, "" if the node is
+// ready.
+func (s *Server) Readiness() (code, detail string) {
+	if err := s.readiness(); err != nil {
+		p := translate(err)
+		return p.code, p.detail
+	}
+	return "", ""
+}
+
+// Counters returns what the server has counted since its start.
+func (s *Server) Counters() admin.Counters {
+	return admin.Counters{Started: s.started, Refused: s.refused.byStatus(), Panics: s.panics.Load()}
+}
+
 // health is GET /health: all there is to say, for people. 200 as long as the
 // process runs; load balancers ask /health/ready.
 func (s *Server) health(c *fiber.Ctx) error {
 	sockets, users := s.Hub.Count()
-	status := "ok"
-	if err := s.readiness(); err != nil {
-		status = translate(err).code
-	}
+	status, _ := s.Readiness()
 	return answerJSON(c, fiber.StatusOK, map[string]any{
-		"status":        status,
+		"status":        cmp.Or(status, "ok"),
 		"version":       s.o.Version,
 		"uptimeSeconds": int(time.Since(s.started) / time.Second),
 		"subscribed":    s.Broker.Hears(),

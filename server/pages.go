@@ -7,18 +7,16 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"herald/auth"
+	"herald/web"
 )
-
-// csp lets the pages load nothing from anywhere else and run nothing inline.
-const csp = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 
 // page is GET /: the demo page.
 func (s *Server) page(c *fiber.Ctx) error {
-	c.Set("Content-Security-Policy", csp)
+	c.Set("Content-Security-Policy", web.CSP)
 	c.Set("Referrer-Policy", "no-referrer")
 	c.Set("Content-Type", "text/html; charset=utf-8")
 	c.Set("Cache-Control", "no-cache")
-	return c.Send(s.Page(s.o.Demo))
+	return c.Send(web.Page(s.o.Demo))
 }
 
 // client is GET /herald.js: the browser client, loadable from any allowed site.
@@ -30,7 +28,7 @@ func (s *Server) client(c *fiber.Ctx) error {
 func (s *Server) asset(c *fiber.Ctx) error { return s.send(c, c.Params("name")) }
 
 func (s *Server) send(c *fiber.Ctx, name string) error {
-	body, contentType, etag, ok := s.Asset(name)
+	body, contentType, etag, ok := web.Asset(name)
 	if !ok {
 		return errNotFound
 	}

@@ -17,23 +17,19 @@ import (
 	"herald/auth"
 	"herald/broker"
 	"herald/hub"
-	"herald/internal/janitor"
-	"herald/internal/recipients"
 	"herald/internal/redisinfo"
 	"herald/internal/redisx"
 	"herald/internal/schedule"
 	"herald/internal/transport"
 	"herald/limiter"
-	"herald/patterns/cache"
-	"herald/patterns/lock"
 	"herald/presence"
 	"herald/publishing"
 	"herald/sessions"
 	"herald/sessions/foreign"
 )
 
-// Deps are the parts of the gateway that the server puts on the network. All
-// are required, unless they say that they may be nil; so may Recipients and Caches.
+// Deps are the parts of the gateway that the server puts on the network. All are
+// required, except Foreign or Sessions.
 type Deps struct {
 	Hub       *hub.Hub
 	Broker    *broker.Broker
@@ -41,19 +37,11 @@ type Deps struct {
 	Foreign   *foreign.Store  // sessions of another program, instead of Sessions; default none
 	Auth      *auth.Authenticator
 	Tokens    *auth.Verifier
-	Publish   *limiter.Limiter // keyed by API key; only for its metrics
 	Connect   *limiter.Limiter // keyed by client address
 	Presence  *presence.Tracker
 	Schedule  *schedule.Scheduler
 	Publisher *publishing.Publisher
-	Locks     *lock.Locker     // only for its metrics; may be nil
-	Janitor   *janitor.Janitor // the same; nil if there is none
 	Redis     *redisinfo.Sampler
-	Page      func(demo bool) []byte
-	Asset     func(name string) (body []byte, contentType, etag string, ok bool)
-
-	Recipients *recipients.Directory         // only for its metrics; nil if there is none
-	Caches     map[string]func() cache.Stats // by name, for the metrics
 }
 
 // Options configures a Server. The zero value works.

@@ -123,7 +123,6 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	h.Server, err = New(Deps{
 		Hub: hb, Broker: b, Sessions: store, Foreign: other, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
-		Publish:  limits,
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
 		Schedule: scheduler,
@@ -134,8 +133,6 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 			},
 		},
 		Redis: redisinfo.NewSampler(rdb, redisinfo.Options{Budget: p.budget}),
-		Page:  func(bool) []byte { return nil },
-		Asset: func(string) ([]byte, string, string, bool) { return nil, "", "", false },
 	}, Options{Plain: p.plain})
 	if err != nil {
 		t.Fatal(err)

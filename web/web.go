@@ -35,6 +35,10 @@ type asset struct {
 	etag        string
 }
 
+// CSP is the Content-Security-Policy of all pages: they load nothing from other sites and
+// run nothing inline.
+const CSP = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+
 // Page is the demo page, text/html in UTF-8: with demo the log-in card, without
 // it a form that connects with a JWT. The bytes are shared: the caller must not
 // change them.

@@ -23,9 +23,9 @@ import (
 	"herald/patterns/lock"
 	"herald/presence"
 	"herald/server"
+	"herald/server/admin"
 	"herald/sessions"
 	"herald/sessions/foreign"
-	"herald/web"
 )
 
 // gateway is the whole program, wired: newGateway listens, Run serves.
@@ -51,7 +51,7 @@ type gateway struct {
 	foreign       *foreign.Store // nil: sessions are our own
 	remote        *remote
 	server        *server.Server
-	admin         *server.Admin
+	admin         *admin.Admin
 	listener      net.Listener
 	adminListener net.Listener // nil if off
 }
@@ -160,21 +160,21 @@ func (g *gateway) wire() (err error) {
 		g.janitor = g.newJanitor(kept.own)
 	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKS: g.remote.jwks})
+	connects := limiter.New(g.shared, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget})
 	g.server, err = server.New(server.Deps{
 		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
-		Publish:  publishes,
-		Connect:  limiter.New(g.shared, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget}),
-		Presence: g.presence, Schedule: g.schedule, Publisher: publisher, Locks: g.locks, Janitor: g.janitor,
-		Redis: g.sampler,
-		Page:  web.Page, Asset: web.Asset,
-		Recipients: g.remote.directory, Caches: g.remote.stats,
+		Connect:  connects,
+		Presence: g.presence, Schedule: g.schedule, Publisher: publisher, Redis: g.sampler,
 	}, server.Options{
 		Cookie: cfg.sessions.cookie, SessionCheck: cfg.sessions.check, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
 		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
 	})
 	if err == nil && g.adminListener != nil {
-		g.admin = server.NewAdmin(g.server, server.AdminPages{Page: web.Dashboard, Asset: web.DashboardAsset}, cfg.AdminListen)
+		g.admin = admin.New(admin.Deps{
+			Server: g.server, Hub: g.hub, Broker: g.broker, Publish: publishes, Connect: connects, Schedule: g.schedule,
+			Redis: g.sampler, Locks: g.locks, Janitor: g.janitor, Recipients: g.remote.directory, Caches: g.remote.stats,
+		}, admin.Options{Listen: cfg.AdminListen, Version: version, Log: log})
 	}
 	return err
 }
@@ -201,13 +201,13 @@ func (g *gateway) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup
 	serving.Go(func() { failed <- g.server.Serve(g.listener) })
-	admin := "off"
+	adminAddr := "off"
 	if g.admin != nil {
-		admin = g.adminListener.Addr().String()
+		adminAddr = g.adminListener.Addr().String()
 		serving.Go(func() { failed <- g.admin.Serve(g.adminListener) })
 	}
 	defer serving.Wait()
-	g.log.Info("listening", "addr", g.listener.Addr().String(), "admin", admin, "version", version)
+	g.log.Info("listening", "addr", g.listener.Addr().String(), "admin", adminAddr, "version", version)
 
 	var err error
 	select {

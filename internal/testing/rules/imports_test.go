@@ -137,7 +137,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		imports("notify/a.go", "errors"), imports("hub/a.go", "herald/notify"), imports("broker/a.go", "herald/notify", "github.com/redis/go-redis/v9"),
 		imports("auth/a.go", "herald/notify", "github.com/golang-jwt/jwt/v5"), imports("web/a.go", "embed"),
 		imports("server/a.go", "herald/hub", "herald/web", "github.com/gofiber/fiber/v2"), imports("server/ws.go", "github.com/coder/websocket"),
-		imports("server/metrics.go", "github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp"),
+		imports("server/admin/metrics.go", "github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/promhttp"),
 		{Path: "cmd/gateway/main.go", Imports: []string{"herald/server", "herald/broker", "github.com/alicebob/miniredis/v2"}, Env: []string{"os.Environ"}},
 		imports("loadtest/main.go", "herald/notify", "github.com/coder/websocket"), imports("internal/testing/xtest/a.go", "herald/internal/testing/ytest"),
 	}

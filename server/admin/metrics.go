@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"net/http"
@@ -13,17 +13,16 @@ import (
 	"herald/limiter"
 )
 
-// metricsHandler serves every counter of every room in Prometheus's text
-// format. The rooms count by themselves and know nothing of Prometheus: this is
-// the only file that does.
-func metricsHandler(s *Server) http.Handler {
+// metricsHandler serves the counters of all packages in Prometheus's text format. The
+// packages count with plain numbers; only this file depends on Prometheus.
+func metricsHandler(d Deps) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collector{s}, redisCollector{s.Redis}, collectors.NewGoCollector(),
+	r.MustRegister(collector{d}, redisCollector{d.Redis}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
-type collector struct{ s *Server }
+type collector struct{ Deps }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("herald_"+name, help, labels, nil)
@@ -63,7 +62,7 @@ var (
 	descJanitor       = desc("janitor_removed_total", "What this node's cleanings removed, by kind; without_expiry: what was given one.", "kind")
 )
 
-// Describe sends nothing: the collector is unchecked, its metrics are below.
+// Describe sends nothing, so the registry accepts any metric from Collect.
 func (collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c collector) Collect(ch chan<- prometheus.Metric) {
@@ -73,12 +72,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
-	sockets, users := c.s.Hub.Count()
+	sockets, users := c.Hub.Count()
 	gauge(descConnections, float64(sockets))
 	gauge(descUsers, float64(users))
-	gauge(descReady, oneIf(c.s.readiness() == nil))
+	readiness, _ := c.Server.Readiness()
+	gauge(descReady, oneIf(readiness == ""))
 
-	h := c.s.Hub.Stats()
+	h := c.Hub.Stats()
 	count(descDelivered, h.Delivered)
 	count(descAbsent, h.Absent)
 	count(descDuplicates, h.Duplicates)
@@ -91,27 +91,27 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descClosed, n, strconv.Itoa(int(code)))
 	}
 
-	sub := c.s.Broker.SubscriptionStats()
+	sub := c.Broker.SubscriptionStats()
 	count(descReceived, sub.Received)
 	count(descForeign, sub.Foreign)
 	count(descMalformed, sub.Malformed)
 	count(descSubscriptions, sub.Subscriptions)
 	count(descLost, sub.Lost)
 
-	for scope, l := range map[string]*limiter.Limiter{"publish": c.s.Publish, "connect": c.s.Connect} {
+	for scope, l := range map[string]*limiter.Limiter{"publish": c.Publish, "connect": c.Connect} {
 		st := l.Stats()
 		count(descLimited, st.Allowed, scope, "allowed")
 		count(descLimited, st.Denied, scope, "denied")
 		count(descLimited, st.FailedOpen, scope, "failed_open")
 	}
-	sched := c.s.Schedule.Stats()
+	sched := c.Schedule.Stats()
 	gauge(descPending, float64(sched.Pending))
 	count(descAdded, sched.Added)
 	count(descPublished, sched.Delivered)
 	count(descCancelled, sched.Cancelled)
 	count(descPostponed, sched.Failed)
 	ch <- lateness(sched)
-	for name, stats := range c.s.Caches {
+	for name, stats := range c.Caches {
 		st := stats()
 		for outcome, n := range map[string]uint64{
 			"hit": st.Hits, "stale": st.Stale, "miss": st.Misses, "wait": st.Waits, "load": st.Loads,
@@ -120,21 +120,22 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			count(descCache, n, name, outcome)
 		}
 	}
-	if c.s.Recipients != nil {
-		st := c.s.Recipients.Stats()
+	if c.Recipients != nil {
+		st := c.Recipients.Stats()
 		for decision, n := range map[string]uint64{
 			"muted": st.Muted, "quiet": st.Quiet, "skipped_quiet": st.SkippedQuiet, "wanted": st.Wanted, "failed_open": st.FailedOpen,
 		} {
 			count(descRecipients, n, decision)
 		}
 	}
-	for status, n := range c.s.refused.byStatus() {
+	srv := c.Server.Counters()
+	for status, n := range srv.Refused {
 		count(descRefused, n, status)
 	}
-	count(descPanics, c.s.panics.Load())
+	count(descPanics, srv.Panics)
 
-	if c.s.Locks != nil {
-		st := c.s.Locks.Stats()
+	if c.Locks != nil {
+		st := c.Locks.Stats()
 		count(descLocks, st.Acquired, "acquired")
 		count(descLocks, st.Taken, "taken")
 		count(descLocks, st.Unavailable, "unavailable")
@@ -142,8 +143,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descLocks, st.Lost, "lost")
 		count(descLocks, st.Unreleased, "unreleased")
 	}
-	if c.s.Janitor != nil {
-		st := c.s.Janitor.Stats()
+	if c.Janitor != nil {
+		st := c.Janitor.Stats()
 		count(descJanitorRuns, st.Runs, "done")
 		count(descJanitorRuns, st.Failures, "failed")
 		for kind, n := range st.Removed {
@@ -152,8 +153,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// lateness is how late deliveries were. Its buckets are cumulative, as the
-// format wants them.
+// lateness is a histogram of delivery delays. Prometheus's buckets are cumulative.
 func lateness(st schedule.Stats) prometheus.Metric {
 	buckets, n := map[float64]uint64{}, uint64(0)
 	for i, bound := range schedule.LateBounds {
@@ -164,8 +164,8 @@ func lateness(st schedule.Stats) prometheus.Metric {
 	return prometheus.MustNewConstHistogram(descLate, n, st.LateSum.Seconds(), buckets)
 }
 
-// redisCollector tells what the last look at Redis brought; what Redis does not
-// tell is missing.
+// redisCollector exports the sampler's last report. A value that Redis does not report is
+// left out.
 type redisCollector struct{ redis *redisinfo.Sampler }
 
 func redisDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -204,7 +204,7 @@ var (
 	descCacheRatio     = desc("cache_hit_ratio", "Lookups of the last ten minutes that found something, 0 to 1, once there are a thousand.", "cache")
 )
 
-// Describe sends nothing: the collector is unchecked.
+// Describe sends nothing, so the registry accepts any metric from Collect.
 func (redisCollector) Describe(chan<- *prometheus.Desc) {}
 
 func (c redisCollector) Collect(ch chan<- prometheus.Metric) {
@@ -267,7 +267,7 @@ func collectInfo(ch chan<- prometheus.Metric, i redisinfo.Info) {
 	} {
 		send(prometheus.CounterValue, d, float64(v))
 	}
-	seen := map[string]bool{} // one that came back is listed twice until its old connection is given up
+	seen := map[string]bool{} // a reconnected replica is listed twice until its old connection times out
 	for _, replica := range i.Replicas {
 		if seen[replica.Addr] {
 			continue

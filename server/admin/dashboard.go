@@ -1,6 +1,7 @@
-package server
+package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"runtime"
@@ -11,20 +12,12 @@ import (
 
 	"herald/internal/redisinfo"
 	"herald/notify"
+	"herald/web"
 )
 
-// page is GET / of the admin listener: the dashboard.
-func (p AdminPages) page(w http.ResponseWriter, _ *http.Request) {
-	h := w.Header()
-	h.Set("Content-Security-Policy", csp)
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Cache-Control", "no-cache")
-	_, _ = w.Write(p.Page()) // the browser is gone or it is not
-}
-
-func (p AdminPages) asset(w http.ResponseWriter, r *http.Request) {
-	body, contentType, etag, ok := p.Asset(r.PathValue("name"))
+// asset is GET /assets/<name>: a file of the dashboard.
+func asset(w http.ResponseWriter, r *http.Request) {
+	body, contentType, etag, ok := web.DashboardAsset(r.PathValue("name"))
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -40,12 +33,12 @@ func (p AdminPages) asset(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// stats is GET /stats.json of the admin listener: what the dashboard shows.
-// Counters run from this node's start; the page makes rates of them.
-func (s *Server) stats(w http.ResponseWriter, r *http.Request) {
-	body, err := json.Marshal(s.snapshot(r))
+// stats is GET /stats.json, which the dashboard polls. Counters start with the node; the
+// page computes rates from them.
+func (a *Admin) stats(w http.ResponseWriter, r *http.Request) {
+	body, err := json.Marshal(a.snapshot(r.Context()))
 	if err != nil {
-		s.o.Log.Error("request failed", "path", r.URL.Path, "error", err)
+		a.o.Log.Error("request failed", "path", r.URL.Path, "error", err)
 		http.Error(w, "something went wrong here; it has been logged", http.StatusInternalServerError)
 		return
 	}
@@ -54,11 +47,11 @@ func (s *Server) stats(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// snapshot is everything that the dashboard shows at one moment.
+// snapshot is the body of /stats.json.
 type snapshot struct {
 	At            time.Time `json:"at"`
 	Version       string    `json:"version"`
-	StartedAt     time.Time `json:"startedAt"` // another after a restart: the counters began anew
+	StartedAt     time.Time `json:"startedAt"` // tells the page that the counters started anew
 	UptimeSeconds float64   `json:"uptimeSeconds"`
 	Status        string    `json:"status"` // ok, or the error of /health/ready
 	Detail        string    `json:"detail,omitempty"`
@@ -67,7 +60,7 @@ type snapshot struct {
 	Users       int `json:"users"`
 	Goroutines  int `json:"goroutines"`
 
-	MemoryBytes uint64 `json:"memoryBytes"` // that the Go runtime has from the system
+	MemoryBytes uint64 `json:"memoryBytes"` // that the Go runtime holds from the system
 
 	Delivered  uint64 `json:"delivered"`
 	Absent     uint64 `json:"absent"`
@@ -83,7 +76,7 @@ type snapshot struct {
 	Subscriptions uint64 `json:"subscriptions"`
 	Lost          uint64 `json:"lost"`
 
-	Closed   map[string]uint64    `json:"closed"`   // by close code; those that have occurred
+	Closed   map[string]uint64    `json:"closed"`   // by close code; without those at zero
 	Limiters map[string]decisions `json:"limiters"` // by scope
 	Refused  map[string]uint64    `json:"refused"`  // by HTTP status
 
@@ -106,30 +99,32 @@ type redisSnapshot struct {
 	Slow       uint64                     `json:"slowCommands"`
 }
 
-func (s *Server) snapshot(r *http.Request) snapshot {
-	hub, sub := s.Hub.Stats(), s.Broker.SubscriptionStats()
+// redisFresh is the maximum age of the Redis report on the dashboard.
+const redisFresh = time.Second
+
+func (a *Admin) snapshot(ctx context.Context) snapshot {
+	hub, sub, srv := a.Hub.Stats(), a.Broker.SubscriptionStats(), a.Server.Counters()
 	n := snapshot{
-		At: time.Now(), Version: s.o.Version, StartedAt: s.started, UptimeSeconds: time.Since(s.started).Seconds(), Status: "ok",
+		At: time.Now(), Version: a.o.Version, StartedAt: srv.Started, UptimeSeconds: time.Since(srv.Started).Seconds(), Status: "ok",
 		Goroutines: runtime.NumGoroutine(), MemoryBytes: goMemory(),
 		Delivered: hub.Delivered, Absent: hub.Absent, Duplicates: hub.Duplicates,
 		Repairs: hub.Repairs, Repaired: hub.Repaired, Gaps: hub.Gaps, Dead: hub.Dead,
 		Received: sub.Received, Foreign: sub.Foreign, Malformed: sub.Malformed, Subscriptions: sub.Subscriptions, Lost: sub.Lost,
 		Closed:   closedByCode(hub.Closed),
-		Limiters: map[string]decisions{"publish": decisions(s.Publish.Stats()), "connect": decisions(s.Connect.Stats())},
-		Refused:  s.refused.byStatus(),
+		Limiters: map[string]decisions{"publish": decisions(a.Publish.Stats()), "connect": decisions(a.Connect.Stats())},
+		Refused:  srv.Refused,
 	}
-	n.Connections, n.Users = s.Hub.Count()
-	if err := s.readiness(); err != nil {
-		p := translate(err)
-		n.Status, n.Detail = p.code, p.detail
+	n.Connections, n.Users = a.Hub.Count()
+	if code, detail := a.Server.Readiness(); code != "" {
+		n.Status, n.Detail = code, detail
 	}
-	st := s.Redis.Fresh(r.Context(), redisFresh)
+	st := a.Redis.Fresh(ctx, redisFresh)
 	n.Redis = redisSnapshot{Up: st.Err == nil && !st.Report.At.IsZero(), AgeSeconds: st.Age().Seconds(),
 		Report: st.Report, Findings: st.Findings, Ratios: st.Ratios, Slow: st.Slow}
 	return n
 }
 
-// closedByCode leaves out the codes that have not occurred.
+// closedByCode omits the codes that have not occurred.
 func closedByCode(counts map[notify.CloseCode]uint64) map[string]uint64 {
 	closed := map[string]uint64{}
 	for code, n := range counts {
@@ -140,7 +135,7 @@ func closedByCode(counts map[notify.CloseCode]uint64) map[string]uint64 {
 	return closed
 }
 
-// goMemory is what the runtime has mapped and not given back.
+// goMemory returns the bytes that the Go runtime has mapped and not returned to the system.
 func goMemory() uint64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)

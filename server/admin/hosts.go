@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"net"
@@ -7,13 +7,12 @@ import (
 	"strings"
 )
 
-// hosts are the names under which the admin listener answers. A page of
-// anywhere can have its own name resolve to 127.0.0.1 and then read what it likes
-// there (DNS rebinding); it cannot have the browser send another Host than that
-// name. An address is no name, so any is good.
+// hosts checks the Host header against DNS rebinding. An attacker's domain can resolve to
+// 127.0.0.1, so that its pages read this listener. The browser then sends that domain as
+// Host. An IP address cannot be rebound, so any is accepted.
 type hosts struct {
 	configured string // "" if the listener is configured without a name
-	loopback   bool   // nothing but this machine reaches the listener
+	loopback   bool   // only this machine reaches the listener
 }
 
 func newHosts(listen string) hosts {
@@ -22,13 +21,12 @@ func newHosts(listen string) hosts {
 	return hosts{configured: host, loopback: err == nil && ip.IsLoopback() || localName(host)}
 }
 
-// only refuses requests for other hosts. Where the listener has been opened to
-// other machines, metrics answer to any: scrapers know nodes by names that this
-// node does not.
+// only refuses requests for other hosts with 421. If other machines reach the listener,
+// /metrics accepts every host, because scrapers use names that this node cannot list.
 func (h hosts) only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if !h.good(r.Host) && (h.loopback || r.URL.Path != "/metrics") {
+		if !h.accepts(r.Host) && (h.loopback || r.URL.Path != "/metrics") {
 			http.Error(w, "This listener answers to localhost, to addresses, and to the host of HERALD_ADMIN_LISTEN, not to this Host.", http.StatusMisdirectedRequest)
 			return
 		}
@@ -36,7 +34,7 @@ func (h hosts) only(next http.Handler) http.Handler {
 	})
 }
 
-func (h hosts) good(hostPort string) bool {
+func (h hosts) accepts(hostPort string) bool {
 	host := hostPort
 	if name, _, err := net.SplitHostPort(hostPort); err == nil {
 		host = name
@@ -45,7 +43,8 @@ func (h hosts) good(hostPort string) bool {
 	return err == nil || localName(host) || host != "" && strings.EqualFold(host, h.configured)
 }
 
-// localName: browsers resolve these to this machine without asking anyone (RFC 6761, 6.3).
+// localName reports whether browsers resolve host to this machine without DNS (RFC 6761,
+// 6.3).
 func localName(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"net/http"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestHosts(t *testing.T) {
+func TestOnlyTrustedHostsReachTheAdminListener(t *testing.T) {
 	for _, tt := range []struct {
 		listen, host, path string
 		want               int
@@ -15,7 +15,7 @@ func TestHosts(t *testing.T) {
 		{"127.0.0.1:3001", "localhost:3001", "/", 200},
 		{"127.0.0.1:3001", "herald-1:3001", "/metrics", 421},
 		{"localhost:3001", "herald-1:3001", "/metrics", 421},
-		{":3001", "herald-1:3001", "/metrics", 200}, // open to other machines: scrapers know it by any name
+		{":3001", "herald-1:3001", "/metrics", 200}, // open to other machines: scrapers use any name
 		{":3001", "herald-1:3001", "/", 421},
 		{":3001", "herald-1:3001", "/debug/pprof/heap", 421},
 		{":3001", "10.0.0.7:3001", "/", 200},
