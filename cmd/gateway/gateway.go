@@ -168,13 +168,13 @@ func (g *gateway) wire() (err error) {
 		Presence: g.presence, Schedule: g.schedule, Publisher: publisher, Redis: g.sampler,
 	}, server.Options{
 		Cookie: cfg.sessions.cookie, SessionCheck: cfg.sessions.check, Origins: cfg.origins, TrustedProxies: cfg.proxies, Ping: cfg.Ping,
-		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: version, Log: log,
+		Demo: cfg.demo, Plain: cfg.EventLoop == "off", Version: programVersion(), Log: log,
 	})
 	if err == nil && g.adminListener != nil {
 		g.admin = admin.New(admin.Deps{
 			Server: g.server, Hub: g.hub, Broker: g.broker, Publish: publishes, Connect: connects, Schedule: g.schedule,
 			Redis: g.sampler, Locks: g.locks, Janitor: g.janitor, Recipients: g.remote.directory, Caches: g.remote.stats,
-		}, admin.Options{Listen: cfg.AdminListen, Version: version, Log: log})
+		}, admin.Options{Listen: cfg.AdminListen, Version: programVersion(), Log: log})
 	}
 	return err
 }
@@ -207,7 +207,7 @@ func (g *gateway) Run(ctx context.Context) error {
 		serving.Go(func() { failed <- g.admin.Serve(g.adminListener) })
 	}
 	defer serving.Wait()
-	g.log.Info("listening", "addr", g.listener.Addr().String(), "admin", adminAddr, "version", version)
+	g.log.Info("listening", "addr", g.listener.Addr().String(), "admin", adminAddr, "version", programVersion())
 
 	var err error
 	select {

@@ -14,9 +14,6 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// version is set by the release build (-ldflags "-X main.version=…").
-var version = "dev"
-
 type cli struct {
 	settings
 	Serve       struct{}         `cmd:"" default:"1" help:"Run the gateway. This is what happens without a command."`
@@ -38,7 +35,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	var c cli
 	app := kong.Must(&c, kong.Name("gateway"), kong.Description(description), kong.DefaultEnvars("HERALD"),
-		kong.Vars{"version": version}, kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}))
+		kong.Vars{"version": programVersion()}, kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}))
 	if err := unknownVariable(app, os.Environ()); err != nil {
 		return complain(err, 2)
 	}
