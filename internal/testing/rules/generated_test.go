@@ -281,7 +281,7 @@ func packageDiagram(list []goPackage) string {
 		}
 	}
 	slices.Sort(alone)
-	return "```mermaid\nflowchart TD\n" + strings.Join(edges, "") + strings.Join(alone, "") + "```\n"
+	return "```mermaid\nflowchart LR\n" + strings.Join(edges, "") + strings.Join(alone, "") + "```\n"
 }
 
 func drawn(name string) bool {
@@ -298,7 +298,7 @@ func TestPackageDiagram(t *testing.T) {
 		{"herald/server", []string{"herald/notify"}},
 		{"herald/notify", nil}, {"herald/web", nil}, {"herald/loadtest/wire", []string{"herald/notify"}},
 	})
-	want := "```mermaid\nflowchart TD\n  cmd/gateway --> server\n  server --> notify\n  web\n```\n"
+	want := "```mermaid\nflowchart LR\n  cmd/gateway --> server\n  server --> notify\n  web\n```\n"
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
