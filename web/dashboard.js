@@ -115,8 +115,8 @@ function rows(id, pairs, empty = 'none') {
 }
 
 const meanings = {
-  1000: 'the client said goodbye', 1002: 'broken WebSocket', 1003: 'binary frame', 1007: 'not UTF-8', 1009: 'too big',
-  4001: 'credentials expired', 4002: 'session revoked', 4003: 'protocol misuse', 4004: 'too many of one user',
+  1000: 'closed by the client', 1002: 'broken WebSocket', 1003: 'binary frame', 1007: 'not UTF-8', 1009: 'too big',
+  4001: 'credentials expired', 4002: 'session revoked', 4003: 'protocol misuse', 4004: 'too many connections of a user',
   4101: 'draining', 4102: 'too slow', 4103: 'overloaded',
 };
 
@@ -124,11 +124,11 @@ function showTables(s) {
   rows('closes', Object.entries(s.closed).map(([code, n]) => [`${code} ${meanings[code] ?? ''}`, n.toLocaleString()]));
   rows('totals', [
     ['messages received, delivered', `${s.received.toLocaleString()}, ${s.delivered.toLocaleString()}`],
-    ['for users who are elsewhere', s.absent.toLocaleString()],
+    ['for users not connected here', s.absent.toLocaleString()],
     ['repairs, messages repaired, gaps', `${s.repairs.toLocaleString()}, ${s.repaired.toLocaleString()}, ${s.gaps.toLocaleString()}`],
     ['duplicates dropped, malformed dropped', `${s.duplicates.toLocaleString()}, ${s.malformed.toLocaleString()}`],
     ['subscriptions made, lost', `${s.subscriptions.toLocaleString()}, ${s.lost.toLocaleString()}`],
-    ['connections whose peer was gone', s.dead.toLocaleString()],
+    ['dead connections closed', s.dead.toLocaleString()],
     ['requests refused', Object.entries(s.refused).filter(([, n]) => n).map(([status, n]) => `${status}: ${n.toLocaleString()}`).join(', ') || 0],
     ['goroutines', s.goroutines.toLocaleString()],
   ]);
@@ -136,8 +136,8 @@ function showTables(s) {
 
 function showRedis({ redis }) {
   const { info: i, config, subscribers, slowLog, notPermitted = [] } = redis.report;
-  $('redis-about').textContent = redis.up ? (i ? `${i.version}, ${i.role}, up ${span(i.uptimeNanoseconds / 1e9)}` : 'embedded, or tells nothing about itself')
-    : `does not answer; what it said ${span(redis.ageSeconds)} ago`;
+  $('redis-about').textContent = redis.up ? (i ? `${i.version}, ${i.role}, up ${span(i.uptimeNanoseconds / 1e9)}` : 'embedded, or INFO is not permitted')
+    : `does not answer; figures are ${span(redis.ageSeconds)} old`;
   const told = (redis.findings ?? []).filter((f) => f.level !== 'ok');
   $('checks-sound').hidden = told.length > 0;
   $('checks').replaceChildren(...told.map((f) => element('li', {}, element('span', { className: 'level', data: { level: f.level } }, f.level),
@@ -153,7 +153,7 @@ function showRedis({ redis }) {
   for (const [name, r] of Object.entries(redis.hitRatios ?? {})) {
     figures.push([`hit ratio of ${name}`, r.lookups ? `${(100 * r.hits / r.lookups).toFixed(0)} % of ${r.lookups.toLocaleString()}` : '–']);
   }
-  if (subscribers) figures.push(['waiting for this node, for the slowest', `${bytes(subscribers.ownBufferBytes)}, ${bytes(subscribers.largestBufferBytes)}`]);
+  if (subscribers) figures.push(['subscriber buffer: this node, largest', `${bytes(subscribers.ownBufferBytes)}, ${bytes(subscribers.largestBufferBytes)}`]);
   if (redis.report.clockDifferenceNanoseconds != null) figures.push(['clock difference', millis(redis.report.clockDifferenceNanoseconds / 1e6)]);
   if (notPermitted.length) figures.push(['not permitted', notPermitted.join(', ')]);
   rows('figures', figures);

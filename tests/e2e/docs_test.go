@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,7 +58,7 @@ func TestBlocks(t *testing.T) {
 }
 
 // TestCommandsOfTheDocuments runs each page's shell blocks from top to bottom, as a
-// reader would. Only addresses differ: each page has free ports and a Redis.
+// reader would. Only addresses differ: each page has a loopback address and a Redis.
 func TestCommandsOfTheDocuments(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(pages) == 0 {
@@ -118,13 +118,12 @@ func runPage(t *testing.T, list []block) {
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	r := &reader{t: t, dir: t.TempDir()}
+	// A loopback address of 16 million, so that no other page or program has the ports.
+	n := rand.Uint32()
+	host := fmt.Sprintf("127.%d.%d.%d", 1+n>>16%250, n>>8&0xff, 1+n%250)
 	var pairs []string
 	for _, port := range []string{"3000", "3001", "3100", "3101"} {
-		free, err := redistest.FreePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		pairs = append(pairs, "localhost:"+port, "127.0.0.1:"+strconv.Itoa(free), "127.0.0.1:"+port, "127.0.0.1:"+strconv.Itoa(free))
+		pairs = append(pairs, "127.0.0.1:"+port, host+":"+port)
 	}
 	pairs = append(pairs, "127.0.0.1:6379", redistest.Start(t).Addr)
 	r.addresses = strings.NewReplacer(pairs...)

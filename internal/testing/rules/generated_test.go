@@ -92,7 +92,7 @@ var settingGroups = []struct {
 var (
 	flagStart = regexp.MustCompile(`^ {2,6}(?:-\w, )? *(--[a-z][a-z-]*)(?:=(\S+))?(?:\s{2,}(.*))?$`)
 	variable  = regexp.MustCompile(`\s*\(\$([A-Z_]+)\)\.?$`)
-	angle     = regexp.MustCompile(`<[^<>]+>|\S*\w\*\S*`)
+	angle     = regexp.MustCompile(`[\w:]*<[^<>]+>|\S*\w\*\S*`)
 )
 
 // settingsPage is the list of docs/settings.md: each flag of `gateway --help` that
