@@ -66,6 +66,13 @@ function element(name, properties = {}, ...children) {
 
 const times = []; // seconds, of every chart
 
+// timeRange is the range of the time axis: all points, and at least a minute. uPlot's
+// own minimum and maximum span a day while there is one point.
+function timeRange() {
+  const last = times.at(-1) ?? 60;
+  return [Math.min(times[0] ?? 0, last - 60), last];
+}
+
 class Chart {
   constructor(place, id, title, format, series) {
     this.format = format;
@@ -85,7 +92,7 @@ class Chart {
     this.uplot = new window.uPlot({
       width: this.plot.clientWidth, height: this.plot.clientHeight,
       legend: { show: false }, cursor: { show: false }, padding: [8, 4, 0, 0],
-      scales: { x: { range: (_, min, max) => [Math.min(min, max - 60), max] }, y: { range: (_, min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+      scales: { x: { range: timeRange }, y: { range: (_, min, max) => [0, max > 0 ? max * 1.15 : 1] } },
       axes: [
         { ...axis, size: 22, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * second).toTimeString().slice(0, 8)) },
         { ...axis, size: 52, space: 28, values: (_, ticks) => ticks.map(this.format) },
