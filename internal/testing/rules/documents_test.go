@@ -179,6 +179,21 @@ func TestDocumentsAndHelpNameTheSameSettings(t *testing.T) {
 	}
 }
 
+var sourceFile = regexp.MustCompile("`([\\w.-]+(?:/[\\w.-]+)+\\.(?:go|lua|js|mjs|conf|sh|txt))(?: \\w+)?`")
+
+func TestDocumentsNameSourceFilesThatExist(t *testing.T) {
+	for _, name := range documents {
+		if name == "CHANGELOG.md" { // it names files of earlier versions
+			continue
+		}
+		for _, m := range sourceFile.FindAllStringSubmatch(document(t, name), -1) {
+			if _, err := os.Stat(filepath.Join(top, m[1])); err != nil {
+				t.Errorf("%s: %s does not exist", name, m[1])
+			}
+		}
+	}
+}
+
 // maxColumns of a table, and maxWords of its cells: a page must fit a narrow window.
 const maxColumns, maxWords, maxWidth = 5, 12, 100
 
