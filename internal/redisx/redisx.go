@@ -14,7 +14,7 @@ import (
 
 // ErrUnavailable means that Redis did not do what it was asked within the budget: it
 // did not answer, refused, or its answer was lost on the way. Callers answer 503.
-var ErrUnavailable = errors.New("Redis is not available")
+var ErrUnavailable = errors.New("request to Redis failed")
 
 // Unavailable wraps err, the cause, in ErrUnavailable and names the operation.
 func Unavailable(operation string, err error) error {

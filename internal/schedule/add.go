@@ -61,7 +61,7 @@ func (s *Scheduler) add(ctx context.Context, items []Item, f Fence, commit strin
 			return nil, &FullError{UserID: v[2], Most: s.o.MaxPerUser}
 		}
 	}
-	return nil, redisx.Unavailable("schedule", errors.New("Redis refused the deadline twice"))
+	return nil, redisx.Unavailable("schedule", errors.New("deadline refused twice by Redis"))
 }
 
 func packAll(items []Item) (keys []string, whens, entries []byte) {
