@@ -34,7 +34,7 @@ type Recipients interface {
 type Schedule interface {
 	Add(ctx context.Context, items []schedule.Item, f schedule.Fence) ([]schedule.Placed, error)
 	AddPending(ctx context.Context, items []schedule.Item, f schedule.Fence, commit string) ([]schedule.Placed, error)
-	Confirm(ctx context.Context, list []schedule.Placed, commit string) error
+	Confirm(ctx context.Context, list []schedule.Placed, commit string)
 }
 
 // Publisher publishes the requests of all clients. Every field is required, except
@@ -192,7 +192,7 @@ func (p *Publisher) schedule(ctx context.Context, r *Request, f schedule.Fence) 
 	}
 	receipts, _, err := p.publishNow(ctx, now, idem)
 	if err == nil || r.Idempotency.Key == "" {
-		_ = p.Schedule.Confirm(ctx, list, idem.RecordKey()) // a worker does it if Redis is away
+		p.Schedule.Confirm(ctx, list, idem.RecordKey())
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,12 +19,14 @@ import (
 	"herald/patterns/idempotent"
 )
 
-// muteAll mutes every recipient.
-type muteAll struct{}
+// muted are the recipients that want nothing.
+type muted []string
 
-func (muteAll) Mark(_ context.Context, drafts []notify.Draft) {
+func (m muted) Mark(_ context.Context, drafts []notify.Draft) {
 	for i := range drafts {
-		drafts[i].Skip = notify.SkipMuted
+		if slices.Contains(m, drafts[i].UserID) {
+			drafts[i].Skip = notify.SkipMuted
+		}
 	}
 }
 
@@ -112,7 +115,7 @@ func TestEveryEntrance(t *testing.T) {
 				t.Errorf("over the limit: %+v, %v", out.Decision, err)
 			}
 			before := rdb.XLen(t.Context(), "user:{a}:log").Val()
-			p.Recipients = muteAll{}
+			p.Recipients = muted{"a", "b"}
 			out, err := p.Publish(t.Context(), "muted", request(t, name, ""))
 			if after := rdb.XLen(t.Context(), "user:{a}:log").Val(); err != nil || after != before {
 				t.Errorf("muted: %d notifications, want %d; %s, %v", after, before, out.Body, err)
@@ -140,15 +143,8 @@ func TestMixedBatchCutBetweenItsHalves(t *testing.T) {
 	if n := rdb.HLen(t.Context(), hash).Val(); n != 1 {
 		t.Fatalf("%d entries survived, want the pending one", n)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); s.Run(ctx) }()
-	defer func() { stop(); <-done }()
-	for deadline := time.Now().Add(time.Minute); rdb.HLen(t.Context(), hash).Val() != 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the scheduled half of a batch answered 503 is still there")
-		}
-	}
+	runWorker(t, s)
+	await(t, "removal of the scheduled half of a batch answered 503", func() bool { return rdb.HLen(t.Context(), hash).Val() == 0 })
 	if n := rdb.Exists(t.Context(), "user:{a}:log", "user:{b}:log").Val(); n != 0 {
 		t.Errorf("%d logs have a notification of a batch answered 503", n)
 	}
@@ -167,13 +163,92 @@ func TestUnconfirmedHalfIsDeliveredWhenTheOtherWasPublished(t *testing.T) {
 	if _, _, err := p.Broker.Publish(t.Context(), []notify.Draft{{UserID: "a", Message: []byte("1")}}, idem); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	runWorker(t, s)
+	await(t, "the later half of a published batch", func() bool { return rdb.XLen(t.Context(), "user:{b}:log").Val() == 1 })
+}
+
+// runWorker delivers due notifications until the test ends.
+func runWorker(t *testing.T, s *schedule.Scheduler) {
+	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
-	defer func() { stop(); <-done }()
-	for deadline := time.Now().Add(time.Minute); rdb.XLen(t.Context(), "user:{b}:log").Val() != 1; time.Sleep(20 * time.Millisecond) {
+	t.Cleanup(func() { stop(); <-done })
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("the later half of a published batch was not delivered")
+			t.Fatal("waited a minute for: ", what)
 		}
+	}
+}
+
+func TestKeyedRetrySchedulesAgainWhatWasTakenBack(t *testing.T) {
+	t.Parallel()
+	p, s, rdb := newPublisher(t, redistest.Start(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	p.Schedule = failing{s, cancel}
+	if _, err := p.Publish(ctx, "c", request(t, "mixed", "k")); !errors.Is(err, redisx.ErrUnavailable) {
+		t.Fatalf("cut off: %v", err)
+	}
+	p.Schedule = s
+	hash, log := "user:{b}:scheduled", "user:{a}:log"
+	ids := rdb.HKeys(t.Context(), hash).Val()
+	if len(ids) != 1 {
+		t.Fatalf("pending entries: %q", ids)
+	}
+	for _, due := range rdb.Keys(t.Context(), "schedule:*:due").Val() {
+		rdb.ZAddXX(t.Context(), due, redis.Z{Score: 0, Member: ids[0]}) // its time for a commit is over
+	}
+	runWorker(t, s)
+	await(t, "removal of the pending entry", func() bool { return s.Stats().TakenBack == 1 })
+	if n := rdb.HLen(t.Context(), hash).Val(); n != 0 {
+		t.Errorf("%d entries are left", n)
+	}
+
+	out, err := p.Publish(t.Context(), "c", request(t, "mixed", "k"))
+	if n := rdb.HLen(t.Context(), hash).Val(); err != nil || out.Replayed || n != 1 {
+		t.Errorf("retry: %d entries, want 1; %s, %v", n, out.Body, err)
+	}
+	if n := rdb.XLen(t.Context(), log).Val(); n != 1 {
+		t.Errorf("retry: %d notifications, want 1", n)
+	}
+}
+
+// Without a key the failed request removes its pending half itself.
+func TestFailedPublishTakesItsScheduledHalfBack(t *testing.T) {
+	t.Parallel()
+	p, s, rdb := newPublisher(t, redistest.Start(t))
+	p.Schedule = failing{s, func() { rdb.Set(t.Context(), "user:{a}:log", "not a stream", 0) }}
+	_, err := p.Publish(t.Context(), "c", request(t, "mixed", ""))
+	if n := rdb.HLen(t.Context(), "user:{b}:scheduled").Val(); err == nil || n != 0 || s.Stats().TakenBack != 1 {
+		t.Errorf("%d entries are left, %d taken back, %v", n, s.Stats().TakenBack, err)
+	}
+}
+
+func TestDuePublishesEachOnceToThoseWhoWantIt(t *testing.T) {
+	t.Parallel()
+	p, s, rdb := newPublisher(t, redistest.Start(t))
+	if _, err := p.Publish(t.Context(), "c", request(t, "scheduled", "")); err != nil {
+		t.Fatal(err)
+	}
+	var due []schedule.Due
+	for _, user := range []string{"a", "b"} {
+		list, _, err := s.List(t.Context(), user, "", 10)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("scheduled for %s: %v, %v", user, list, err)
+		}
+		due = append(due, schedule.Due{Entry: list[0], Key: "user:{" + user + "}:scheduled", Field: list[0].ID})
+	}
+	p.Recipients = muted{"b"} // since they were scheduled
+	for _, want := range []int{2, 0} {
+		if n, err := p.Due(t.Context(), due); n != want || err != nil {
+			t.Errorf("%d published, want %d; %v", n, want, err)
+		}
+	}
+	a, b := rdb.XLen(t.Context(), "user:{a}:log").Val(), rdb.XLen(t.Context(), "user:{b}:log").Val()
+	if left := rdb.Exists(t.Context(), due[0].Key, due[1].Key).Val(); a != 1 || b != 0 || left != 0 {
+		t.Errorf("logs have %d and %d, want 1 and 0; %d users have scheduled entries, want 0", a, b, left)
 	}
 }

@@ -6,17 +6,17 @@
 -- KEYS  1 the shard's lease   2 its due zset
 -- ARGV  1 node   2 lease, ms   3 maximum entries   4 bytes of entries after which
 --       none is added
--- Returns {time in ms, '1' if claimed, id, entry, id, entry, …};
--- {time, '0'} if another node has the claim.
+-- Returns {time in ms, '1' if claimed, pending entries removed, id, entry, id, entry,
+-- …}; {time, '0', '0'} if another node has the claim.
 local call = redis.call
 local t = call('TIME')
 local now = string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))
 local holder = call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
-  return {now, '0'}
+  return {now, '0', '0'}
 end
 
-local answer, bytes, gone, moved = {now, '1'}, 0, nil, nil
+local answer, bytes, removed, gone, moved = {now, '1', '0'}, 0, 0, nil, nil
 repeat
   gone, moved = {}, false
   for _, id in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])) do
@@ -33,6 +33,7 @@ repeat
         call('ZADD', KEYS[2], string.sub(id, 1, 13), id)
       else
         call('HDEL', hash, id)
+        removed = removed + 1
         if record ~= '' then -- a repetition of the request schedules again
           call('HDEL', record, 'scheduled')
         end
@@ -54,9 +55,10 @@ repeat
   if #gone > 0 then
     call('ZREM', KEYS[2], unpack(gone))
   end
-until #answer > 2 or #gone == 0 and not moved
+until #answer > 3 or #gone == 0 and not moved
 
-if #answer > 2 then
+answer[3] = string.format('%d', removed)
+if #answer > 3 then
   call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 else
   call('DEL', KEYS[1])

@@ -3,8 +3,6 @@ package schedule
 import (
 	"context"
 	"time"
-
-	"herald/internal/redisx"
 )
 
 // pendingFor is how long entries of AddPending wait for their commit key. It is far
@@ -22,23 +20,36 @@ func (s *Scheduler) AddPending(ctx context.Context, items []Item, f Fence, commi
 }
 
 // Confirm settles pending entries at once: it makes them ordinary entries if the commit
-// key exists, and removes them if it does not. After redisx.ErrUnavailable the worker
-// settles them in the same way.
-func (s *Scheduler) Confirm(ctx context.Context, list []Placed, commit string) error {
+// key exists, and removes them if it does not. If Redis is down, it logs that, and the
+// worker settles them in the same way.
+func (s *Scheduler) Confirm(ctx context.Context, list []Placed, commit string) {
 	keys, ids := []string{commit}, make([]any, len(list))
 	for i, p := range list {
-		_, user, ok := ParseID(p.ID)
-		if !ok {
-			return ErrNotFound
-		}
+		_, user, _ := ParseID(p.ID)
 		keys = append(keys, userKey(user), dueKey(shardOf(user)))
 		ids[i] = p.ID
 	}
 	ctx, cancel := s.budget(ctx)
 	defer cancel()
-	if err := confirmScript.Run(ctx, s.rdb, keys, ids...).Err(); err != nil {
-		return redisx.Unavailable("confirm", err)
+	removed, err := confirmScript.Run(ctx, s.rdb, keys, ids...).Int()
+	if err != nil {
+		if s.unconfirmed.Allow() {
+			s.o.Log.Warn("pending notifications were not confirmed; they are settled later", "error", err, "within", pendingFor)
+		}
+		return
 	}
+	s.takenBack(removed)
 	s.wakeFor(list)
-	return nil
+}
+
+// takenBack counts and logs pending entries that were removed, because the other half of
+// their request was not published.
+func (s *Scheduler) takenBack(n int) {
+	if n == 0 {
+		return
+	}
+	s.counts.takenBack.Add(uint64(n))
+	if s.removed.Allow() {
+		s.o.Log.Warn("removed scheduled notifications of a request that failed", "entries", n)
+	}
 }

@@ -4,9 +4,9 @@
 -- KEYS  1 the commit key; then two for each entry: its user's hash and its shard's
 --       due zset
 -- ARGV  the ids
--- Returns 1 if the commit key exists, else 0.
+-- Returns how many it removed.
 local call = redis.call
-local committed = call('EXISTS', KEYS[1]) == 1
+local committed, removed = call('EXISTS', KEYS[1]) == 1, 0
 for i, id in ipairs(ARGV) do
   local hash, due = KEYS[2 * i], KEYS[2 * i + 1]
   local entry = call('HGET', hash, id)
@@ -17,6 +17,7 @@ for i, id in ipairs(ARGV) do
   elseif head then
     call('HDEL', hash, id)
     call('ZREM', due, id)
+    removed = removed + 1
   end
 end
-return committed and 1 or 0
+return removed

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 var (
@@ -75,6 +77,8 @@ type Scheduler struct {
 	o       Options
 	clock   clock
 	counts  counts
+
+	unconfirmed, removed redisx.Throttle // of log lines
 
 	// wakeAt is the time of the worker's next poll by Redis's clock, Unix ms.
 	wakeAt atomic.Int64

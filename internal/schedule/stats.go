@@ -18,6 +18,7 @@ type Stats struct {
 	Cancelled uint64
 	Delivered uint64
 	Failed    uint64 // deliveries that failed and were postponed
+	TakenBack uint64 // entries of AddPending that were removed without their commit
 	// Late is a histogram of delays; its last bucket has no upper bound. LateSum is the
 	// sum of the delays.
 	Late    [len(LateBounds) + 1]uint64
@@ -25,10 +26,10 @@ type Stats struct {
 }
 
 type counts struct {
-	pending                             atomic.Int64
-	added, cancelled, delivered, failed atomic.Uint64
-	late                                [len(LateBounds) + 1]atomic.Uint64
-	lateSum                             atomic.Int64 // ns
+	pending                                        atomic.Int64
+	added, cancelled, delivered, failed, takenBack atomic.Uint64
+	late                                           [len(LateBounds) + 1]atomic.Uint64
+	lateSum                                        atomic.Int64 // ns
 }
 
 // Stats returns the counters without contacting Redis.
@@ -36,7 +37,7 @@ func (s *Scheduler) Stats() Stats {
 	c := &s.counts
 	st := Stats{
 		Pending: c.pending.Load(), Added: c.added.Load(), Cancelled: c.cancelled.Load(),
-		Delivered: c.delivered.Load(), Failed: c.failed.Load(), LateSum: time.Duration(c.lateSum.Load()),
+		Delivered: c.delivered.Load(), Failed: c.failed.Load(), TakenBack: c.takenBack.Load(), LateSum: time.Duration(c.lateSum.Load()),
 	}
 	for i := range st.Late {
 		st.Late[i] = c.late[i].Load()

@@ -163,17 +163,20 @@ func (s *Scheduler) claim(ctx context.Context, shard int) (batch, error) {
 	defer cancel()
 	v, err := claimScript.Run(ctx, s.rdb, []string{leaseKey(shard), dueKey(shard)},
 		s.node, s.o.Lease.Milliseconds(), batchEntries, batchBytes).StringSlice()
-	if err == nil && (len(v) < 2 || len(v)%2 != 0) {
+	if err == nil && (len(v) < 3 || len(v)%2 != 1) {
 		err = unexpected(len(v))
 	}
 	if err != nil {
 		return batch{}, fmt.Errorf("claim: %w", err)
 	}
-	b := batch{shard: shard, ours: v[1] == "1", size: len(v)/2 - 1, claimed: time.Now()}
-	if b.now, err = strconv.ParseInt(v[0], 10, 64); err != nil {
+	b := batch{shard: shard, ours: v[1] == "1", size: (len(v) - 3) / 2, claimed: time.Now()}
+	b.now, err = strconv.ParseInt(v[0], 10, 64)
+	removed, err2 := strconv.Atoi(v[2])
+	if err != nil || err2 != nil {
 		return batch{}, fmt.Errorf("claim: %w", unexpected(len(v)))
 	}
-	for i := 2; i < len(v); i += 2 {
+	s.takenBack(removed)
+	for i := 3; i < len(v); i += 2 {
 		e, err := unpack(v[i], v[i+1])
 		if err != nil { // kept, so that a repaired entry is delivered later
 			s.postpone(ctx, b, v[i], err)

@@ -52,6 +52,7 @@ var (
 	descPublished     = desc("scheduled_delivered_total", "Scheduled notifications published by this node.")
 	descCancelled     = desc("scheduled_cancelled_total", "Scheduled notifications cancelled through this node.")
 	descPostponed     = desc("scheduled_postponed_total", "Scheduled notifications that Redis refused to publish and that wait for a minute.")
+	descTakenBack     = desc("scheduled_taken_back_total", "Scheduled notifications removed by this node, because the request that they came with failed.")
 	descLate          = desc("scheduled_late_seconds", "How late this node delivered scheduled notifications.")
 	descRefused       = desc("http_refused_total", "Requests answered with an error, by status.", "status")
 	descCache         = desc("cache_total", "What the caches did: hit, stale and miss are answers; wait, load, load_error, redis_error, late and skipped what they took.", "cache", "outcome")
@@ -110,6 +111,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descPublished, sched.Delivered)
 	count(descCancelled, sched.Cancelled)
 	count(descPostponed, sched.Failed)
+	count(descTakenBack, sched.TakenBack)
 	ch <- lateness(sched)
 	for name, stats := range c.Caches {
 		st := stats()
