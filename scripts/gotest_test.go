@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestGotest(t *testing.T) {
 		many = "import (\"fmt\"; \"testing\")\n" +
 			"func TestM(t *testing.T) { for i := range 7 { t.Run(fmt.Sprint(i), func(t *testing.T) { t.Skip(\"same\") }) } }\n"
 		slow = "import (\"testing\"; \"time\")\n" +
-			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { t.Run(\"sub\", func(t *testing.T) { time.Sleep(30 * time.Millisecond) }) }\n"
+			"func TestFast(t *testing.T) {}\nfunc TestSlow(t *testing.T) { t.Run(\"sub\", func(t *testing.T) { time.Sleep(300 * time.Millisecond) }) }\n"
 		fails  = "import \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"loud\") }\n"
 		panics = "import \"testing\"\nfunc TestB(t *testing.T) { panic(\"boom\") }\n"
 		broken = "func x() { y }\n"
@@ -76,7 +77,7 @@ func TestGotest(t *testing.T) {
 			"ok  \tm/b\t", "\nskipped: 4 of 6 tests; no moon: m/b TestS; ", "why x: m/b TestT/x", "why y: m/b TestT/y", "; no reason given: m/b TestU\n",
 		}},
 		{"many skips for one reason", all, []string{many}, 0, []string{"skipped: 7 of 8 tests; same: m/a TestM/0, ", "m/a TestM/4 and 2 more\n"}},
-		{"the slowest first", all, []string{slow}, 0, []string{"slowest tests:\n     0.03 s  m/a TestSlow\n     0.00 s  m/a TestFast\n"}},
+		{"the slowest first", all, []string{slow}, 0, []string{"slowest tests:\n N s  m/a TestSlow\n N s  m/a TestFast\n"}},
 		{"several runs", []string{"-count=1 ./a", "-count=1 ./b"}, []string{fails, passes}, 1, []string{"FAIL\tm/a\t", "ok  \tm/b\t", "skipped: 0 of 2 tests"}},
 		{"a failure beside skips", all, []string{fails, skips}, 1, []string{"loud", "--- FAIL: TestF", "FAIL\tm/a\t", "ok  \tm/b\t", "no moon: m/b TestS"}},
 		{"a panic", all, []string{panics}, 1, []string{"panic: boom", "FAIL\tm/a\t"}},
@@ -85,6 +86,7 @@ func TestGotest(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			out, code := runGotest(t, c.runs, c.bodies)
+			out = regexp.MustCompile(` +\d+\.\d\d s `).ReplaceAllString(out, " N s ")
 			if code != c.code {
 				t.Errorf("exit code %d, want %d", code, c.code)
 			}
