@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// banner is what a stranger reads first.
+// banner tells a new user the demo's address and a command that publishes.
 func banner(cfg config, addr string) string {
 	base := "http://" + dialable(addr)
 	var b strings.Builder
-	b.WriteString("Herald is running with an embedded Redis: everything is lost when it exits.\nSet REDIS_URL to keep it and to run several nodes.\n\n")
+	b.WriteString("Herald is running with an embedded Redis: its data is lost on exit.\nSet REDIS_URL to keep the data and to run several nodes.\n\n")
 	if cfg.demo {
 		fmt.Fprintf(&b, "  Demo     %s/   (log in as alice in one tab, as bob in another)\n", base)
 	}
@@ -26,7 +26,7 @@ func banner(cfg config, addr string) string {
 	return b.String()
 }
 
-// dialable turns a listening address into one that can be dialled from here.
+// dialable converts a listening address to one that this machine can dial.
 func dialable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -38,7 +38,7 @@ func dialable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// healthcheck is for container images without a shell.
+// healthcheck asks GET /health/ready. It serves container images without a shell.
 func healthcheck(listen string) error {
 	client := http.Client{Timeout: 3 * time.Second}
 	resp, err := client.Get("http://" + dialable(listen) + "/health/ready")

@@ -20,72 +20,72 @@ import (
 
 // settings are the flags, and the HERALD_* variables of the same names.
 type settings struct {
-	Listen      string `placeholder:"HOST:PORT" help:"Address to serve on (default :3000; with the embedded Redis 127.0.0.1:3000)."`
-	AdminListen string `default:"127.0.0.1:3001" help:"Address for the dashboard, /metrics and pprof; off for none. Keep it on the loopback interface."`
-	RedisURL    string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"redis://[user:pass@]host:port[/db] or rediss://…; without it an embedded Redis, which forgets everything on exit."`
+	Listen      string `placeholder:"HOST:PORT" help:"Address of the public listener (default :3000; with the embedded Redis 127.0.0.1:3000)."`
+	AdminListen string `default:"127.0.0.1:3001" help:"Address of the dashboard, /metrics and pprof; off disables them. They have no authentication: use the loopback interface."`
+	RedisURL    string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"redis://[user:pass@]host:port[/db] or rediss://… (default: an embedded Redis, whose data is lost on exit)."`
 
-	APIKeys     string `name:"api-keys" placeholder:"KEYS" help:"Backends: name:secret[:scope+scope], comma-separated. Secrets of 16 bytes or more; scopes publish, sessions, presence; default all."`
-	JWTKeys     string `name:"jwt-keys" placeholder:"KEYS" help:"Keys of JWTs: kid=ALG:secret or kid=ALG:@file.pem, comma-separated. HS256 HS384 HS512 RS256 ES256 EdDSA."`
-	JWTIssuer   string `name:"jwt-issuer" placeholder:"TEXT" help:"What iss must be (default: not checked)."`
-	JWTAudience string `name:"jwt-audience" placeholder:"TEXT" help:"What aud must hold (default: not checked)."`
+	APIKeys     string `name:"api-keys" placeholder:"KEYS" help:"API keys of backends: name:secret[:scope+scope], comma-separated. A secret has 16 bytes or more. Scopes: publish, sessions, presence; default all."`
+	JWTKeys     string `name:"jwt-keys" placeholder:"KEYS" help:"Keys that verify JWTs: kid=ALG:secret or kid=ALG:@file.pem, comma-separated. HS256 HS384 HS512 RS256 ES256 EdDSA."`
+	JWTIssuer   string `name:"jwt-issuer" placeholder:"TEXT" help:"Required iss of JWTs (default: not checked)."`
+	JWTAudience string `name:"jwt-audience" placeholder:"TEXT" help:"Required aud of JWTs (default: not checked)."`
 
-	JWKSURL string `name:"jwks-url" placeholder:"URL" help:"JSON Web Key Set with further keys of JWTs, RS256 ES256 EdDSA; fetched anew every 5 minutes and when a token names an unknown one."`
+	JWKSURL string `name:"jwks-url" placeholder:"URL" help:"JSON Web Key Set with further keys for JWTs: RS256 ES256 EdDSA. Fetched every 5 minutes, and when a token has an unknown key id."`
 
-	RecipientsURL     string        `name:"recipients-url" placeholder:"URL" help:"What a recipient wants is asked here: https://app.example.com/users/{userId} (default: everyone wants everything)."`
-	RecipientsToken   string        `placeholder:"TEXT" help:"Sent there as Authorization: Bearer (default: none)."`
-	RecipientsTTL     time.Duration `name:"recipients-ttl" default:"60s" help:"How long an answer is good; for a minute more it is used while it is asked for anew."`
-	RecipientsTimeout time.Duration `default:"500ms" help:"How long a publish waits for it; after that it is delivered."`
+	RecipientsURL     string        `name:"recipients-url" placeholder:"URL" help:"Where to fetch a recipient's preferences: https://app.example.com/users/{userId} (default: nothing is muted)."`
+	RecipientsToken   string        `placeholder:"TEXT" help:"Bearer token for the recipients URL (default: none)."`
+	RecipientsTTL     time.Duration `name:"recipients-ttl" default:"60s" help:"How long preferences are cached. For one more minute they are used while they are fetched again."`
+	RecipientsTimeout time.Duration `default:"500ms" help:"How long a publish waits for preferences. After that it is delivered."`
 
 	AllowedOrigins string `placeholder:"ORIGINS" help:"Sites whose pages may connect, comma-separated, such as https://app.example.com (default: the request's own host)."`
-	TrustedProxies string `placeholder:"CIDRS" help:"Proxies whose X-Forwarded-For and -Proto are believed, comma-separated (default: none)."`
-	PublishLimit   string `default:"1000/1m" help:"Notifications per API key in any window of that length; off for none."`
-	ConnectLimit   string `default:"60/1m" help:"Connection attempts per client address in any window of that length; off for none."`
+	TrustedProxies string `placeholder:"CIDRS" help:"Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted, comma-separated (default: none)."`
+	PublishLimit   string `default:"1000/1m" help:"Maximum notifications of one API key in any window of that length; off: no limit."`
+	ConnectLimit   string `default:"60/1m" help:"Maximum connection attempts of one client address in any window of that length; off: no limit."`
 
-	LogLength    int           `name:"log-length" default:"1000" help:"Notifications kept per user."`
-	LogRetention time.Duration `name:"log-retention" default:"168h" help:"How long they are kept."`
+	LogLength    int           `name:"log-length" default:"1000" help:"Maximum stored notifications of one user."`
+	LogRetention time.Duration `name:"log-retention" default:"168h" help:"How long notifications are stored."`
 
-	WaitReplicas int           `placeholder:"N" default:"0" help:"Redis replicas that must have a notification before it is acknowledged; 0: none."`
-	WaitTimeout  time.Duration `default:"250ms" help:"How long they may take, else the answer is 503."`
+	WaitReplicas int           `placeholder:"N" default:"0" help:"Redis replicas that must store a notification before it is acknowledged."`
+	WaitTimeout  time.Duration `default:"250ms" help:"How long to wait for replicas. After that the answer is 503."`
 
-	Strict onOff `default:"off" placeholder:"on|off" help:"Refuse to start with a Redis whose maxmemory-policy evicts sessions and logs; off: warn."`
+	Strict onOff `default:"off" placeholder:"on|off" help:"Refuse to start if the maxmemory-policy of Redis evicts sessions and logs; off: warn."`
 
-	LockRedisURLs string `name:"lock-redis-urls" placeholder:"URLS" help:"Independent Redis that vote on locks, comma-separated, three or five of them (default: the main one alone)."`
-	Janitor       string `default:"03:30" placeholder:"HH:MM" help:"Time of the day, UTC, from which one of the nodes cleans Redis; off for never."`
+	LockRedisURLs string `name:"lock-redis-urls" placeholder:"URLS" help:"Three or five independent Redis servers that vote on locks, comma-separated (default: only the main one)."`
+	Janitor       string `default:"03:30" placeholder:"HH:MM" help:"Time of day, UTC, at which one node removes stale keys from Redis; off: never."`
 
 	sessionSettings
 
-	MaxConnectionsPerUser int           `default:"20" help:"Connections of one user on this node; 0 for no limit."`
-	MaxConnections        int           `placeholder:"N" default:"0" help:"Connections on this node (default: what the limit of open files allows)."`
-	Ping                  time.Duration `default:"25s" help:"Between the pings to a connection; one that is silent for two and a half of these is ended."`
-	Drain                 time.Duration `default:"30s" help:"How long a node that is told to stop may take to send its clients away."`
+	MaxConnectionsPerUser int           `default:"20" help:"Maximum connections of one user on this node; 0: no limit."`
+	MaxConnections        int           `placeholder:"N" default:"0" help:"Maximum connections on this node (default: by the limit of open files)."`
+	Ping                  time.Duration `default:"25s" help:"Interval of pings to a client. A client that is silent for 2.5 intervals is disconnected."`
+	Drain                 time.Duration `default:"30s" help:"How long a stopping node takes to close its connections."`
 
-	EventLoop string `enum:"auto,off" default:"auto" placeholder:"auto|off" help:"Event loops read all connections; off: each has a goroutine, as it has on other systems than Linux."`
-	Demo      string `enum:"auto,on,off" default:"auto" placeholder:"auto|on|off" help:"Demo log-in: anyone as anyone. auto: only with the embedded Redis."`
-	LogFormat string `enum:"text,json,auto" default:"auto" placeholder:"text|json|auto" help:"Log lines on standard error; auto: text on a terminal, else JSON."`
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
+	EventLoop string `enum:"auto,off" default:"auto" placeholder:"auto|off" help:"Event loops read all connections (Linux); off: one goroutine per connection, as on other systems."`
+	Demo      string `enum:"auto,on,off" default:"auto" placeholder:"auto|on|off" help:"Demo pages, on which anyone can log in as anyone. auto: only with the embedded Redis."`
+	LogFormat string `enum:"text,json,auto" default:"auto" placeholder:"text|json|auto" help:"Format of log lines on standard error; auto: text on a terminal, else JSON."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"Minimum level of log lines: debug, info, warn or error."`
 }
 
-// config is what the settings mean.
+// config holds the parsed settings.
 type config struct {
 	settings
 	embedded bool
 	demo     bool
 
 	apiKeys *auth.APIKeys
-	demoKey string // the made-up key's secret; "" if keys are configured
+	demoKey string // the generated key's secret; "" if keys are configured
 	jwtKeys *auth.JWTKeys
 	origins auth.Origins
 	proxies []netip.Prefix
 	publish limiter.Limit
 	connect limiter.Limit
 
-	lockURLs  []string      // none: the main Redis
-	janitorAt time.Duration // of the day, UTC
+	lockURLs  []string      // empty: the main Redis
+	janitorAt time.Duration // since midnight UTC
 	janitor   bool
 	sessions  sessionConfig
 }
 
-// config checks the settings; its error names the one that is wrong.
+// config parses and checks the settings. Its error names the bad setting.
 func (s settings) config() (config, error) {
 	c := config{settings: s, embedded: s.RedisURL == ""}
 	c.demo = s.Demo == "on" || s.Demo == "auto" && c.embedded
@@ -138,7 +138,7 @@ func (s settings) config() (config, error) {
 	return c, nil
 }
 
-// requireKeys is for serving: whoever only looks at Redis needs none.
+// requireKeys fails if nothing can authenticate. The doctor works without keys.
 func (c config) requireKeys() error {
 	if c.apiKeys.Len() == 0 && c.jwtKeys.Len() == 0 && c.JWKSURL == "" {
 		return errors.New("HERALD_API_KEYS: with REDIS_URL set, keys must be configured here, in HERALD_JWT_KEYS or in HERALD_JWKS_URL")
@@ -146,10 +146,10 @@ func (c config) requireKeys() error {
 	return nil
 }
 
-// onOff is a switch, given by its flag alone or in words.
+// onOff is a switch: --flag, --flag=on or --flag=off.
 type onOff bool
 
-// IsBool lets the flag stand without a value.
+// IsBool allows the flag without a value.
 func (onOff) IsBool() bool { return true }
 
 // Decode implements kong.BoolMapperValue.
@@ -222,8 +222,8 @@ func atLeast[T int64 | time.Duration](v, least T) error {
 	return nil
 }
 
-// unknownVariable returns an error that names the first HERALD_* variable that
-// no setting has.
+// unknownVariable returns an error that names the first HERALD_* variable without a
+// setting.
 func unknownVariable(app *kong.Kong, environ []string) error {
 	known := map[string]bool{}
 	_ = kong.Visit(app.Model, func(node kong.Visitable, next kong.Next) error {
@@ -245,7 +245,7 @@ func unknownVariable(app *kong.Kong, environ []string) error {
 
 var flagName = regexp.MustCompile(`--([a-z0-9-]+)`)
 
-// namingVariable adds to an error of kong's the variable that goes with the flag.
+// namingVariable adds the flag's variable to an error of kong.
 func namingVariable(err error) error {
 	m := flagName.FindStringSubmatch(err.Error())
 	if m == nil {

@@ -28,18 +28,18 @@ import (
 	"herald/sessions/foreign"
 )
 
-// gateway is the whole program, wired: newGateway listens, Run serves.
+// gateway is the wired program. newGateway opens the listeners, Run serves.
 type gateway struct {
 	cfg  config
 	log  *slog.Logger
-	node string // this node's name among the others, made up
+	node string // unique name of this node, random
 
 	embedded      *miniredis.Miniredis // nil with REDIS_URL
-	budget        time.Duration        // the longest a call to Redis may take
+	budget        time.Duration        // time limit of one call to Redis
 	commands      *redis.Client
-	shared        *redisx.Client // commands, for what many connections ask at once
+	shared        *redisx.Client // commands, with calls of concurrent connections sent together
 	sub           *broker.Subscriber
-	voters        []*redis.Client // of locks; none if those are on the main Redis
+	voters        []*redis.Client // Redis servers of locks; empty if the main Redis is the only one
 	locks         *lock.Locker
 	janitor       *janitor.Janitor // nil if off
 	hub           *hub.Hub
@@ -48,7 +48,7 @@ type gateway struct {
 	presence      *presence.Tracker
 	schedule      *schedule.Scheduler
 	sampler       *redisinfo.Sampler
-	foreign       *foreign.Store // nil: sessions are our own
+	foreign       *foreign.Store // nil if the gateway stores the sessions
 	remote        *remote
 	server        *server.Server
 	admin         *admin.Admin
@@ -64,8 +64,8 @@ func newGateway(cfg config, log *slog.Logger) (_ *gateway, err error) {
 			g.close()
 		}
 	}()
-	own := net.ListenConfig{KeepAlive: -1} // the server sets its own
-	if g.listener, err = own.Listen(context.Background(), "tcp", cfg.Listen); err != nil {
+	public := net.ListenConfig{KeepAlive: -1} // package transport sets keepalive
+	if g.listener, err = public.Listen(context.Background(), "tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("HERALD_LISTEN: %w", err)
 	}
 	if cfg.AdminListen != "off" {
@@ -106,11 +106,11 @@ func (g *gateway) connectRedis() (err error) {
 	return nil
 }
 
-// subscriber is the subscription's client name, by which CLIENT LIST shows it.
+// subscriber is the client name of the subscription's connection in CLIENT LIST.
 func (g *gateway) subscriber() string { return "herald-sub-" + g.node }
 
-// refuseEviction fails if Redis evicts what is stored. A Redis that does not
-// answer is none to refuse: the sampler warns when it is back.
+// refuseEviction fails if Redis evicts stored data. If Redis is unreachable, the gateway
+// starts anyway, and the sampler reports the policy later.
 func (g *gateway) refuseEviction() error {
 	r, err := redisinfo.Take(context.Background(), g.commands, redisinfo.TakeOptions{Budget: g.budget})
 	if err != nil {
@@ -124,14 +124,14 @@ func (g *gateway) refuseEviction() error {
 	return nil
 }
 
-// wire ties the rooms together; none of them knows another but through here.
+// wire connects the packages. They do not import each other.
 func (g *gateway) wire() (err error) {
 	cfg, log := g.cfg, g.log
 	nodes, err := g.lockClients()
 	if err != nil {
 		return err
 	}
-	// A job's lock is tried for again and again within its last ten seconds.
+	// A job retries the extension of its lock during the last ten seconds of the lease.
 	g.locks = lock.New(nodes, lock.Options{Budget: g.budget, ExtendWithin: 10 * time.Second, Log: log})
 	perUser := cfg.MaxConnectionsPerUser
 	if perUser == 0 {
@@ -194,7 +194,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	if g.janitor != nil {
 		background.Go(func() { g.janitor.Run(work) })
 	}
-	background.Go(func() { g.tellNotified(work) })
+	background.Go(func() { g.logNotifications(work) })
 	defer background.Wait()
 	defer stopWork()
 
@@ -218,7 +218,7 @@ func (g *gateway) Run(ctx context.Context) error {
 	return errors.Join(err, g.stop())
 }
 
-// stop sends the clients away and ends the listeners.
+// stop drains the connections and shuts both servers down.
 func (g *gateway) stop() error {
 	connections, _ := g.hub.Count()
 	g.log.Info("draining", "connections", connections)
@@ -227,7 +227,7 @@ func (g *gateway) stop() error {
 	defer cancel()
 	err := g.server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		g.log.Info("cut off requests that did not end") // no client decides whether a stop was clean
+		g.log.Info("cut off requests that did not end") // a slow client does not make the stop unclean
 		err = nil
 	}
 	if g.admin != nil {
@@ -236,7 +236,7 @@ func (g *gateway) stop() error {
 	return err
 }
 
-// handlers is what becomes of what the subscription brings.
+// handlers connect the subscription to the hub, the repairer, the sessions and the caches.
 func (g *gateway) handlers() broker.Handlers {
 	cork := g.hub.NewCork()
 	return broker.Handlers{
@@ -260,7 +260,7 @@ func (g *gateway) revoked(payload string) {
 	g.hub.Revoke(r.UserID, r.Handles)
 }
 
-// close releases what is open, in whatever state.
+// close releases everything that is open. It works on a partly built gateway.
 func (g *gateway) close() {
 	for _, l := range []net.Listener{g.listener, g.adminListener} {
 		if l != nil {

@@ -16,22 +16,22 @@ import (
 
 type cli struct {
 	settings
-	Serve       struct{}         `cmd:"" default:"1" help:"Run the gateway. This is what happens without a command."`
-	Healthcheck struct{}         `cmd:"" help:"Ask the gateway on this machine whether it is ready; exit code 0 or 1."`
-	Doctor      doctorCommand    `cmd:"" help:"Look at Redis and this machine and say what to change; exit code 1 if something must be."`
+	Serve       struct{}         `cmd:"" default:"1" help:"Run the gateway (the default command)."`
+	Healthcheck struct{}         `cmd:"" help:"Check that the gateway on this machine is ready; exit code 0 or 1."`
+	Doctor      doctorCommand    `cmd:"" help:"Examine Redis and this machine and suggest changes; exit code 1 if one is required."`
 	Version     kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
 const description = `Herald, a self-hosted real-time notification gateway.
 
-Browsers connect over WebSocket, backends POST notifications, and any number of
-nodes share nothing but Redis. Every flag can be given as a HERALD_* variable of
+Browsers connect over WebSocket or SSE, backends POST notifications, and any
+number of nodes share only Redis. Every flag can be given as a HERALD_* variable of
 the same name: --publish-limit is HERALD_PUBLISH_LIMIT.`
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run returns the exit code: 0 after a clean stop, 1 when something failed, 2
-// for a bad setting, which one line on standard error names.
+// run returns the exit code: 0 after a clean stop, 1 after a failure, 2 for a bad
+// setting. One line on standard error tells the reason.
 func run(args []string) int {
 	var c cli
 	app := kong.Must(&c, kong.Name("gateway"), kong.Description(description), kong.DefaultEnvars("HERALD"),

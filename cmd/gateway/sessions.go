@@ -12,26 +12,26 @@ import (
 	"herald/sessions/foreign"
 )
 
-// sessionSettings are pointers where one must be told from none: it may make no
-// sense with the format.
+// sessionSettings are pointers where "not set" differs from every value: some settings are
+// refused with some formats.
 type sessionSettings struct {
-	SessionFormat   string         `enum:"herald,json,express" default:"herald" placeholder:"herald|json|express" help:"Who keeps the sessions: this gateway, or a program that writes JSON at session:<id>, or express-session with connect-redis."`
-	SessionTTL      *time.Duration `name:"session-ttl" placeholder:"24h" help:"From a session's last use to its end (default 24h)."`
-	SessionMaxAge   *time.Duration `placeholder:"720h" help:"From a session's start to its end, whatever its use (default 720h)."`
+	SessionFormat   string         `enum:"herald,json,express" default:"herald" placeholder:"herald|json|express" help:"Who stores the sessions: this gateway; json: a program that writes JSON at session:<id>; express: express-session with connect-redis."`
+	SessionTTL      *time.Duration `name:"session-ttl" placeholder:"24h" help:"Lifetime of a session after its last use (default 24h)."`
+	SessionMaxAge   *time.Duration `placeholder:"720h" help:"Maximum lifetime of a session (default 720h)."`
 	SessionCookie   *string        `placeholder:"NAME" help:"Name of the session cookie (default sid, with express connect.sid)."`
-	SessionPrefix   *string        `placeholder:"TEXT" help:"json, express: what the sessions' keys begin with (default session: or sess:)."`
-	SessionUserPath *string        `placeholder:"PATH" help:"json, express: where the user's id is in a session (default userId or passport.user)."`
-	SessionSecrets  *string        `placeholder:"SECRETS" help:"express: what the cookie may be signed with, comma-separated, 8 bytes or more each."`
-	SessionSlide    onOff          `default:"off" placeholder:"on|off" help:"json, express: a use lengthens a session's life to the session TTL; off: sessions are only read."`
-	SessionCheck    *time.Duration `placeholder:"30s" help:"json, express: between the looks at every open connection's session, 1s to 30s (default 30s)."`
+	SessionPrefix   *string        `placeholder:"TEXT" help:"json, express: prefix of the sessions' Redis keys (default session: or sess:)."`
+	SessionUserPath *string        `placeholder:"PATH" help:"json, express: path of the user's id in a session (default userId or passport.user)."`
+	SessionSecrets  *string        `placeholder:"SECRETS" help:"express: secrets that sign the cookie, comma-separated, 8 bytes or more each."`
+	SessionSlide    onOff          `default:"off" placeholder:"on|off" help:"json, express: a use extends the session to the session TTL; off: sessions are only read."`
+	SessionCheck    *time.Duration `placeholder:"30s" help:"json, express: interval of checks of all open connections' sessions, 1s to 30s (default 30s)."`
 }
 
-// sessionConfig is what they mean.
+// sessionConfig holds the parsed sessionSettings.
 type sessionConfig struct {
 	ttl, maxAge time.Duration
 	cookie      string
 
-	format  foreign.Format // "" for our own
+	format  foreign.Format // "" for sessions of the gateway
 	foreign foreign.Options
 	check   time.Duration
 }
@@ -52,11 +52,11 @@ func (s sessionSettings) sessionConfig(c config) (sessionConfig, error) {
 	for _, k := range []struct {
 		setting string
 		given   bool
-		only    string // with what alone it makes sense; "" if it does
+		only    string // what it requires; "" if that is given
 		check   func() error
 	}{
-		{"HERALD_SESSION_FORMAT", true, unless(own || !c.embedded, "with REDIS_URL: nobody else writes sessions to the embedded Redis"), nil},
-		{"HERALD_DEMO", c.Demo == "on", unless(own, "with HERALD_SESSION_FORMAT=herald: its log-in makes sessions"), nil},
+		{"HERALD_SESSION_FORMAT", true, unless(own || !c.embedded, "with REDIS_URL: no other program writes sessions to the embedded Redis"), nil},
+		{"HERALD_DEMO", c.Demo == "on", unless(own, "with HERALD_SESSION_FORMAT=herald: its log-in creates sessions"), nil},
 		{"HERALD_SESSION_TTL", s.SessionTTL != nil, unless(own || slide, "with HERALD_SESSION_FORMAT=herald or HERALD_SESSION_SLIDE=on"), func() error { return atLeast(out.ttl, time.Second) }},
 		{"HERALD_SESSION_MAX_AGE", s.SessionMaxAge != nil, unless(own, "with HERALD_SESSION_FORMAT=herald"), func() error { return atLeast(out.maxAge, time.Second) }},
 		{"HERALD_SESSION_COOKIE", s.SessionCookie != nil, "", func() error { return cookieName(out.cookie) }},
@@ -106,7 +106,7 @@ func within(d, least, most time.Duration) error {
 	return nil
 }
 
-// keyPrefix must say something: without one every key would be a session.
+// keyPrefix refuses an empty prefix, with which every key would be a session.
 func keyPrefix(s string) error {
 	if s == "" || len(s) > 128 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("must be 1 to 128 characters of ASCII without spaces")
@@ -123,10 +123,10 @@ func userPath(s string) error {
 	return nil
 }
 
-// secrets never shows one in an error.
+// secrets never quotes a secret in an error.
 func secrets(s string) ([]string, error) {
 	if s == "" {
-		return nil, errors.New("what the app signs its cookie with is needed")
+		return nil, errors.New("the secret that signs the cookie is required")
 	}
 	list := strings.Split(s, ",")
 	for i, secret := range list {
@@ -137,26 +137,26 @@ func secrets(s string) ([]string, error) {
 	return list, nil
 }
 
-// sessionRoom is whichever store keeps the sessions, and how auth finds one.
-type sessionRoom struct {
-	own       *sessions.Store // nil if they are another program's
-	foreign   *foreign.Store  // nil if they are our own
+// sessionStores holds the store of the sessions, and the lookups for auth.
+type sessionStores struct {
+	own       *sessions.Store // nil if another program stores the sessions
+	foreign   *foreign.Store  // nil if the gateway stores them
 	use, peek auth.SessionLookup
 }
 
-func (g *gateway) newSessions() sessionRoom {
+func (g *gateway) newSessions() sessionStores {
 	c := g.cfg.sessions
 	if c.format == "" {
 		store := sessions.New(g.shared, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
-		return sessionRoom{own: store, use: lookup(store.Use), peek: lookup(peekByID(store))}
+		return sessionStores{own: store, use: lookup(store.Use), peek: lookup(peekByID(store))}
 	}
 	o := c.foreign
 	o.Budget = g.budget
 	store := foreign.New(g.shared, c.format, o)
-	return sessionRoom{foreign: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek)}
+	return sessionStores{foreign: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek)}
 }
 
-// lookup puts a session into auth's words.
+// lookup converts a session for package auth.
 func lookup(find func(context.Context, string) (sessions.Session, error)) auth.SessionLookup {
 	return func(ctx context.Context, id string) (auth.Session, error) {
 		s, err := find(ctx, id)
@@ -187,7 +187,7 @@ func peekByID(store *sessions.Store) func(context.Context, string) (sessions.Ses
 	}
 }
 
-// sessionEvents is where Redis may tell that a foreign session has changed.
+// sessionEvents handles keyspace notifications about foreign sessions.
 func (g *gateway) sessionEvents() map[string]func(channel, event string) {
 	if g.foreign == nil {
 		return nil
@@ -195,19 +195,19 @@ func (g *gateway) sessionEvents() map[string]func(channel, event string) {
 	return map[string]func(string, string){g.foreign.Pattern(g.commands.Options().DB): g.server.SessionEvent}
 }
 
-// tellNotified logs how the end of a foreign session will be known: at once by
+// logNotifications logs how fast the end of a foreign session is noticed: at once with
 // keyspace notifications, else at the next check.
-func (g *gateway) tellNotified(ctx context.Context) {
+func (g *gateway) logNotifications(ctx context.Context) {
 	if g.foreign == nil {
 		return
 	}
-	told := "on"
+	state := "on"
 	switch on, err := g.foreign.Notified(ctx); {
 	case err != nil:
-		told = "unknown: " + cause(err).Error()
+		state = "unknown: " + cause(err).Error()
 	case !on:
-		told = "off"
+		state = "off"
 	}
 	c := g.cfg.sessions
-	g.log.Info("sessions are another program's", "format", c.format, "notifications", told, "check", c.check)
+	g.log.Info("sessions are another program's", "format", c.format, "notifications", state, "check", c.check)
 }
