@@ -116,7 +116,7 @@ func (l line) await(n int) {
 
 func TestTogether(t *testing.T) {
 	c, g, open := crowded(t)
-	const callers = maxBatch + 10
+	const callers = maxScripts + 10
 	l := make(line)
 	var work sync.WaitGroup
 	for i := range callers {
@@ -133,7 +133,7 @@ func TestTogether(t *testing.T) {
 	l.await(callers)
 	open()
 	work.Wait()
-	if first, second := <-g.arrived, <-g.arrived; first != maxBatch || second != callers-maxBatch {
+	if first, second := <-g.arrived, <-g.arrived; first != maxScripts || second != callers-maxScripts {
 		t.Errorf("batches of %d and %d", first, second)
 	}
 	say(t.Context(), t, c, "later") // by itself again
