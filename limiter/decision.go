@@ -9,7 +9,7 @@ import (
 // Decision is the answer to one Allow.
 type Decision struct {
 	Allowed    bool
-	FailedOpen bool // no answer from Redis in time: allowed without knowing
+	FailedOpen bool // allowed because Redis gave no answer in time
 	TooCostly  bool // the cost is above the limit itself and will never be admitted
 
 	Scope      string
@@ -21,6 +21,8 @@ type Decision struct {
 	// Now is Redis's clock at the decision. When Redis did not answer it is this
 	// node's, and serves the reset header only: nothing is ever decided by it.
 	Now time.Time
+
+	cause error // of FailedOpen
 }
 
 // RetrySeconds is RetryAfter for a Retry-After header (RFC 9110, 10.2.3): whole

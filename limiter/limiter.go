@@ -1,12 +1,11 @@
-// Package limiter limits how much a subject may do in any window of time: a
-// sliding window in Redis, exact by Redis's clock, shared by every node. It also
-// says which subject a client's address is. It knows no HTTP framework.
+// Package limiter provides distributed rate limiting: an exact sliding window in Redis,
+// by Redis's clock, shared by all nodes. It also maps a client's address to a subject.
+// It depends on no HTTP framework.
 //
-// What it guarantees while Redis answers: no interval of length Limit.Per, at
-// whatever position, holds more than Limit.N of admitted cost, whatever the
-// nodes' clocks say; a denied request counts nothing; RetryAfter is the exact
-// moment from which the same request would be admitted if no other came before.
-// While Redis does not answer, everything is allowed.
+// While Redis answers, no interval of length Limit.Per holds more than Limit.N of
+// admitted cost, whatever the nodes' clocks show. A denied request counts nothing.
+// RetryAfter is exact: the same request passes from then on if no other comes first.
+// While Redis does not answer, everything up to the limit itself is allowed.
 package limiter
 
 import (
@@ -27,7 +26,7 @@ type Options struct {
 	// Default 100ms.
 	Budget time.Duration
 
-	// Log gets a warning when Allow fails open, at most one a second.
+	// Log gets a warning when a request passes because the limiter failed open, at most one a second.
 	// Default: discarded.
 	Log *slog.Logger
 }
@@ -42,21 +41,19 @@ type Limiter struct {
 	log    *slog.Logger
 	window window
 
-	lines lines
-
 	allowed, denied, failedOpen atomic.Uint64
 	warnings                    redisx.Throttle
 }
 
-// New makes a limiter for scope, which names its keys and its policy in headers:
+// New returns a limiter for scope, which names its keys and its policy in headers:
 // 1 to 64 of [A-Za-z0-9._@-]. A limiter with the zero Limit allows everything and
-// never asks. New panics if scope or limit cannot work: both come from the
+// never calls Redis. New panics on a scope or limit out of range: both come from the
 // program or through ParseLimit.
 //
-// rdb must not retry (MaxRetries -1: a retry after a lost answer counts twice)
-// and must heed the context's deadline (ContextTimeoutEnabled), without which
-// Options.Budget means nothing.
-func New(rdb redis.UniversalClient, scope string, limit Limit, o Options) *Limiter {
+// rdb must not retry (MaxRetries -1), because a retry after a lost answer counts twice.
+// It must respect the context's deadline (ContextTimeoutEnabled), or Options.Budget has
+// no effect. With a redisx.Client concurrent calls share round trips.
+func New(rdb redis.Scripter, scope string, limit Limit, o Options) *Limiter {
 	if scope == "" || len(scope) > 64 || redisx.Escape(scope) != scope {
 		panic(fmt.Sprintf("limiter: scope %q is not 1 to 64 of [A-Za-z0-9._@-]", scope))
 	}
@@ -72,32 +69,39 @@ func New(rdb redis.UniversalClient, scope string, limit Limit, o Options) *Limit
 	l := &Limiter{
 		scope: scope, limit: limit, budget: o.Budget, log: o.Log,
 		window: newWindow(rdb, limit),
-		lines:  lines{busy: make(map[string][]*request)},
 	}
 	return l
 }
 
-// Stats counts calls of Allow; each is in exactly one of the three.
+// Stats counts requests, each in at most one of the three.
 type Stats struct {
 	Allowed    uint64 // by Redis's answer, or because nothing is limited
 	Denied     uint64
-	FailedOpen uint64
+	FailedOpen uint64 // let through because Redis gave no answer
 }
 
-// Stats since New.
+// Stats returns the counts since New.
 func (l *Limiter) Stats() Stats {
 	return Stats{Allowed: l.allowed.Load(), Denied: l.denied.Load(), FailedOpen: l.failedOpen.Load()}
 }
 
-// Allow asks whether subject may spend n now; if so, n is counted, all of it. An n
-// of 0, or below, is allowed, counts nothing and tells how things stand. An n
-// above the limit is never allowed, not even without Redis.
+// Allow reports whether subject may spend n now, and counts all of n if so. An n of 0
+// or below is allowed, counts nothing and reports the current state. An n above the
+// limit is never allowed, not even without Redis.
 //
-// It fails open when Redis gives no answer within the budget, gives an error, or
-// when ctx ends first; n may have been counted then, and if ctx was cancelled the
-// caller is expected not to go on. It returns within the budget: it does not
-// always return at once when ctx ends, as others may be waiting for its answer.
+// Allow fails open when Redis does not answer within the budget, answers with an error,
+// or when ctx ends first. Then n may have been counted; the caller of a cancelled Allow
+// is expected to stop. It returns within the budget, but not always at once when ctx is
+// cancelled: see redisx.Group.
 func (l *Limiter) Allow(ctx context.Context, subject string, n int) Decision {
+	d := l.Ask(ctx, subject, n)
+	l.CountFailedOpen(d)
+	return d
+}
+
+// Ask is Allow for a request that may still fail for another reason: a decision that
+// failed open is neither in Stats nor logged before CountFailedOpen.
+func (l *Limiter) Ask(ctx context.Context, subject string, n int) Decision {
 	d := Decision{Allowed: true}
 	if !l.limit.Off() {
 		d = l.decide(ctx, windowKey(l.scope, subject), max(n, 0))
@@ -106,10 +110,32 @@ func (l *Limiter) Allow(ctx context.Context, subject string, n int) Decision {
 	return d
 }
 
-// Lua defines admit(key, costs), a function for scripts that do what is limited in
-// the same step: it asks and counts as Allow does, for costs in order of arrival,
-// comma-separated, and returns what Decide reads. It is "" if nothing is limited.
-// Such a script should call it by pcall, and go on without an answer if it fails.
+// CountFailedOpen counts and logs a decision that failed open. Call it when the request
+// went through. Other decisions are counted already, and stay as they are.
+func (l *Limiter) CountFailedOpen(d Decision) {
+	if !d.FailedOpen {
+		return
+	}
+	total := l.failedOpen.Add(1)
+	if l.warnings.Allow() {
+		l.log.Warn("rate limiter fails open", "scope", l.scope, "err", d.cause, "total", total)
+	}
+}
+
+func (l *Limiter) decide(ctx context.Context, key string, n int) Decision {
+	ctx, cancel := context.WithTimeout(ctx, l.budget)
+	defer cancel()
+	r, err := l.window.ask(ctx, key, []int{n})
+	if err != nil {
+		return l.failOpen(n, err)
+	}
+	return l.decision(n, r.verdict(0))
+}
+
+// Lua returns the source of admit(key, costs), a function for scripts that act in the
+// same step: it decides and counts as Allow does, for comma-separated costs in order of
+// arrival, and returns what Decide reads. It is "" if nothing is limited. The script
+// should call it through pcall, and go on without an answer if it fails.
 func (l *Limiter) Lua() string {
 	if l.limit.Off() {
 		return ""
@@ -118,12 +144,12 @@ func (l *Limiter) Lua() string {
 		windowSource, l.limit.N, l.limit.Per.Microseconds())
 }
 
-// Key is what admit is given for the subject.
+// Key returns the subject's key, the first argument of admit.
 func (l *Limiter) Key(subject string) string { return windowKey(l.scope, subject) }
 
-// Decide reads what admit returned for one cost n: Redis's clock in µs, which
-// comes first of all, and the three numbers of that cost. Without them, because
-// of err, it fails open.
+// Decide reads what admit returned for one cost n: Redis's clock in µs and the three
+// numbers of that cost. If err is the reason why there are none, it fails open. It counts
+// the decision as Ask does.
 func (l *Limiter) Decide(n int, clock int64, numbers [3]int64, err error) Decision {
 	var d Decision
 	if err != nil {
@@ -135,10 +161,10 @@ func (l *Limiter) Decide(n int, clock int64, numbers [3]int64, err error) Decisi
 	return d
 }
 
+// count counts a decision, unless it failed open.
 func (l *Limiter) count(d Decision) {
 	switch {
 	case d.FailedOpen:
-		l.failedOpen.Add(1)
 	case d.Allowed:
 		l.allowed.Add(1)
 	default:
@@ -154,23 +180,15 @@ func (l *Limiter) decision(n int, v verdict) Decision {
 	}
 }
 
-// failOpen answers without Redis, as if the window had been empty.
-func (l *Limiter) failOpen(n int, err error) Decision {
+// failOpen decides without Redis, as if the window were empty.
+func (l *Limiter) failOpen(n int, cause error) Decision {
 	v := verdict{clock: time.Now(), remaining: l.limit.N - n, reset: l.limit.Per}
 	if n > l.limit.N {
 		v = verdict{clock: v.clock, remaining: l.limit.N, wait: l.limit.Per}
 	}
 	d := l.decision(n, v)
-	d.FailedOpen = d.Allowed
-	if d.FailedOpen {
-		l.warn(err)
+	if d.Allowed {
+		d.FailedOpen, d.cause = true, cause
 	}
 	return d
-}
-
-func (l *Limiter) warn(err error) {
-	if !l.warnings.Allow() {
-		return
-	}
-	l.log.Warn("rate limiter fails open", "scope", l.scope, "err", err, "total", l.failedOpen.Load()+1)
 }

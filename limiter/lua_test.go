@@ -31,9 +31,11 @@ func TestAdmitInAnotherScript(t *testing.T) {
 	if d := l.Allow(t.Context(), "a:b", 1); d.Allowed {
 		t.Errorf("a fourth is allowed: %+v", d)
 	}
-	if d := l.Decide(1, 0, [3]int64{}, errors.New("no answer")); !d.Allowed || !d.FailedOpen {
-		t.Errorf("without an answer: %+v", d)
+	open := l.Decide(1, 0, [3]int64{}, errors.New("no answer"))
+	if !open.Allowed || !open.FailedOpen || l.Stats().FailedOpen != 0 {
+		t.Errorf("without an answer: %+v, %+v before it passed", open, l.Stats())
 	}
+	l.CountFailedOpen(open)
 	if st := l.Stats(); st != (Stats{Allowed: 3, Denied: 2, FailedOpen: 1}) {
 		t.Errorf("counted %+v", st)
 	}

@@ -67,6 +67,14 @@ type Outcome struct {
 // Its errors are Refused, ErrDenied and those of the broker, the schedule and the
 // idempotency records.
 func (p *Publisher) Publish(ctx context.Context, client string, r *Request) (Outcome, error) {
+	out, err := p.publish(ctx, client, r)
+	if err == nil {
+		p.Limit.CountFailedOpen(out.Decision)
+	}
+	return out, err
+}
+
+func (p *Publisher) publish(ctx context.Context, client string, r *Request) (Outcome, error) {
 	if p.oneRoundTrip(r) {
 		return p.publishAdmitted(ctx, client, r)
 	}
@@ -74,7 +82,7 @@ func (p *Publisher) Publish(ctx context.Context, client string, r *Request) (Out
 	if r.Refused != nil {
 		cost = 0
 	}
-	out := Outcome{Decision: p.Limit.Allow(ctx, client, cost)}
+	out := Outcome{Decision: p.Limit.Ask(ctx, client, cost)}
 	switch {
 	case !out.Decision.Allowed:
 		return out, ErrDenied

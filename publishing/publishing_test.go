@@ -46,9 +46,10 @@ func newPublisher(t *testing.T, r *redistest.Server) (*Publisher, *schedule.Sche
 	t.Helper()
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: r.Addr}, 2*time.Second))
 	t.Cleanup(func() { _ = rdb.Close() })
+	limit := limiter.New(rdb, "publish", limiter.Limit{N: 5, Per: time.Hour}, limiter.Options{Budget: 2 * time.Second})
 	p := &Publisher{
-		Broker: broker.New(rdb, broker.Options{Budget: 2 * time.Second}),
-		Limit:  limiter.New(rdb, "publish", limiter.Limit{N: 5, Per: time.Hour}, limiter.Options{Budget: 2 * time.Second}),
+		Broker: broker.New(rdb, broker.Options{Budget: 2 * time.Second, Admit: limit.Lua()}),
+		Limit:  limit,
 		Idempotency: func(client string) *idempotent.Processor {
 			return idempotent.New(rdb, client, idempotent.Options{Budget: 2 * time.Second})
 		},
@@ -123,6 +124,9 @@ func TestEveryEntrance(t *testing.T) {
 			r.Kill()
 			if _, err := p.Publish(t.Context(), "away", request(t, name, "")); !errors.Is(err, redisx.ErrUnavailable) {
 				t.Errorf("Redis away: %v", err)
+			}
+			if n := p.Limit.Stats().FailedOpen; n != 0 {
+				t.Errorf("%d requests answered 503 count as failed open", n)
 			}
 		})
 	}
