@@ -35,29 +35,29 @@ type problem struct {
 
 func (p *problem) Error() string { return p.code + ": " + p.detail }
 
-// The problems that are the same for everyone.
+// Problems without variable parts.
 var (
 	errNotFound    = &problem{status: 404, code: "not_found", detail: "there is nothing at this path"}
-	errMethod      = &problem{status: 405, code: "method_not_allowed", detail: "this path does not have this method; see Allow"}
-	errEncoding    = &problem{status: 415, code: "unsupported_encoding", detail: "Content-Encoding is not supported: send the body as it is"}
+	errMethod      = &problem{status: 405, code: "method_not_allowed", detail: "this path does not support this method; see Allow"}
+	errEncoding    = &problem{status: 415, code: "unsupported_encoding", detail: "Content-Encoding is not supported: send the body uncompressed"}
 	errType        = &problem{status: 415, code: "unsupported_media_type", detail: "Content-Type must be application/json"}
 	errBody        = &problem{status: 413, code: "too_large", detail: "the body is larger than 1 MiB"}
 	errHead        = &problem{status: 431, code: "header_too_large", detail: "the request's head is larger than 16 KiB"}
-	errDraining    = &problem{status: 503, code: "draining", detail: "this node is going away", retryAfter: 1}
-	errOverloaded  = &problem{status: 503, code: "overloaded", detail: "this node holds as many connections as it may", retryAfter: 5}
+	errDraining    = &problem{status: 503, code: "draining", detail: "this node is shutting down", retryAfter: 1}
+	errOverloaded  = &problem{status: 503, code: "overloaded", detail: "this node has reached its maximum of connections", retryAfter: 5}
 	errDeaf        = &problem{status: 503, code: "unavailable", detail: "this node has lost its subscription to Redis", retryAfter: 1}
 	errUnavailable = &problem{status: 503, code: "unavailable", detail: "Redis is not available", retryAfter: 1}
-	errSession     = &problem{status: 404, code: "not_found", detail: "there is no such live session"}
-	errScheduled   = &problem{status: 404, code: "not_found", detail: "there is no such scheduled notification: it was delivered or cancelled, or never was"}
+	errSession     = &problem{status: 404, code: "not_found", detail: "this session does not exist, or has ended"}
+	errScheduled   = &problem{status: 404, code: "not_found", detail: "this scheduled notification does not exist: it was delivered, cancelled or never scheduled"}
 	errRunning     = &problem{status: 409, code: "idempotency_in_progress", detail: "the first request with this Idempotency-Key is still running", retryAfter: 1}
-	errInternal    = &problem{status: 500, code: "internal", detail: "something went wrong here; it has been logged"}
+	errInternal    = &problem{status: 500, code: "internal", detail: "internal error; the log of this node has the details"}
 )
 
 func badRequest(detail string) *problem {
 	return &problem{status: 400, code: "bad_request", detail: detail}
 }
 
-// translate is the one table from errors to answers.
+// translate is the only table from errors to answers.
 func translate(err error) *problem {
 	var p *problem
 	var field *notify.FieldError
@@ -105,8 +105,8 @@ func translate(err error) *problem {
 	return errInternal
 }
 
-// fromHTTP puts what Fiber and fasthttp refuse before any route into our words,
-// never theirs: they repeat parts of the request.
+// fromHTTP translates errors of Fiber and fasthttp. It drops their texts, which quote
+// parts of the request.
 func fromHTTP(err *fiber.Error) *problem {
 	switch err.Code {
 	case http.StatusRequestEntityTooLarge:
@@ -125,7 +125,7 @@ func fromHTTP(err *fiber.Error) *problem {
 	return &problem{status: 400, code: "bad_request", detail: "the request is not valid HTTP"}
 }
 
-// fail answers a request with its error.
+// fail is the error handler: it answers a request with the problem of its error.
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := translate(err)
 	switch p {
@@ -168,7 +168,7 @@ type problemBody struct {
 	RetryAfter int    `json:"retryAfter,omitempty"` // seconds
 }
 
-// answerJSON sends v.
+// answerJSON answers with v as JSON.
 func answerJSON(c *fiber.Ctx, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -178,14 +178,14 @@ func answerJSON(c *fiber.Ctx, status int, v any) error {
 	return sendJSON(c, body)
 }
 
-// sendJSON sends a finished JSON text.
+// sendJSON answers with a JSON text.
 func sendJSON(c *fiber.Ctx, body []byte) error {
 	c.Set("Content-Type", "application/json")
 	c.Set("Cache-Control", "no-store")
 	return c.Send(body)
 }
 
-// recover keeps a panic in one handler from everyone else.
+// recover turns a panic of a handler into a 500 answer.
 func (s *Server) recover(c *fiber.Ctx) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -201,13 +201,13 @@ func (s *Server) panicked(where string, v any) {
 	s.o.Log.Error("panic", "where", where, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 }
 
-// secure sets what every answer carries.
+// secure sets the header that every answer has.
 func (s *Server) secure(c *fiber.Ctx) error {
 	c.Set("X-Content-Type-Options", "nosniff")
 	return c.Next()
 }
 
-// refusals counts answers by status class and the statuses worth an alert.
+// refusals counts error answers, separately for the statuses that deserve an alert.
 type refusals struct{ unauthorized, forbidden, limited, unavailable, internal, other atomic.Uint64 }
 
 func (r *refusals) count(status int) {
@@ -227,7 +227,7 @@ func (r *refusals) count(status int) {
 	}
 }
 
-// byStatus are the counts by what metrics call them.
+// byStatus returns the counts by the status label of the metric.
 func (r *refusals) byStatus() map[string]uint64 {
 	return map[string]uint64{
 		"401": r.unauthorized.Load(), "403": r.forbidden.Load(), "429": r.limited.Load(),
@@ -235,8 +235,8 @@ func (r *refusals) byStatus() map[string]uint64 {
 	}
 }
 
-// redact makes one line of fasthttp's message without the parts of a request
-// that it may quote.
+// redact cuts fasthttp's message before the first line break or quote, which may begin
+// a part of a request.
 func redact(format string, args []any) string {
 	line := fmt.Sprintf(format, args...)
 	if i := strings.IndexAny(line, "\r\n\""); i >= 0 {

@@ -10,12 +10,12 @@ import (
 	"herald/auth"
 )
 
-// front stands before the router, which answers some requests in words of its own.
+// front refuses some requests before the router, whose answers do not have our format.
 func (s *Server) front(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(c *fasthttp.RequestCtx) {
 		switch {
 		case ambiguous(&c.Request.Header):
-			c.SetConnectionClose() // nobody knows what the bytes behind it are
+			c.SetConnectionClose() // the bytes behind it may belong to either reading
 			s.answerProblem(c, errFraming)
 		case !knownMethod(c.Method()):
 			s.answerProblem(c, errUnknownMethod)
@@ -26,8 +26,8 @@ func (s *Server) front(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 }
 
 var (
-	errFraming       = badRequest("the request's length is ambiguous: Transfer-Encoding must be chunked and stand alone")
-	errUnknownMethod = &problem{status: 501, code: "method_not_implemented", detail: "this server does not know the method"}
+	errFraming       = badRequest("the request's length is ambiguous: Transfer-Encoding must be chunked, and without Content-Length")
+	errUnknownMethod = &problem{status: 501, code: "method_not_implemented", detail: "this server does not support the method"}
 )
 
 func knownMethod(m []byte) bool {
@@ -39,9 +39,8 @@ func knownMethod(m []byte) bool {
 }
 
 // ambiguous reports whether two parsers could see the request's end in different
-// places (RFC 9112, 6.3 and 11.2): any Transfer-Encoding that is not the one
-// word chunked, or that stands beside a Content-Length. fasthttp serves some of
-// these, so the fields are looked for in the head as it was received.
+// places (RFC 9112, 6.3 and 11.2): a Transfer-Encoding other than chunked, or one beside
+// a Content-Length. fasthttp accepts some of these, so this reads the raw head.
 func ambiguous(h *fasthttp.RequestHeader) bool {
 	raw := h.RawHeaders()
 	if !containsFold(raw, "transfer-encoding") {
@@ -73,12 +72,12 @@ func containsFold(b []byte, s string) bool {
 	return false
 }
 
-// smallBody is what anyone may send; only a backend, whose key or token is
-// checked before its body is read, gets memory for more.
+// smallBody is the maximum body of an unauthenticated request, in bytes. A backend's key
+// or token is checked before its body is read, so it may send more.
 const smallBody = 64 << 10
 
-// bodyLimit is called when a request's head has been read. fasthttp makes room
-// for as much as Content-Length says, at once.
+// bodyLimit is called when a request's head has been read. fasthttp then allocates
+// Content-Length bytes at once.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if n := h.ContentLength(); n >= 0 && n <= smallBody {
 		return fasthttp.RequestConfig{}

@@ -13,7 +13,7 @@ import (
 	"herald/notify"
 )
 
-// publisher lets in backends whose API key or JWT has the scope.
+// publisher admits backends whose API key or JWT has the scope.
 func (s *Server) publisher(scope auth.Scopes) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		p, err := s.Auth.Publisher(s.ctx, auth.Given(auth.ParseBearer(values(c, "Authorization"))), scope)
@@ -32,13 +32,13 @@ func principal(c *fiber.Ctx) auth.Principal {
 	return p
 }
 
-// limit spends cost for the subject and puts the limit's headers on the answer,
-// or refuses with 429.
+// limit counts cost for the subject and sets the limit's headers. It returns a 429 problem
+// over the limit.
 func (s *Server) limit(c *fiber.Ctx, l *limiter.Limiter, subject string, cost int) error {
 	return s.limited(c, l.Allow(s.ctx, subject, cost))
 }
 
-// limited puts a limit's headers on the answer, or refuses with 429.
+// limited sets a limit's headers. It returns a 429 problem if the limit refuses.
 func (s *Server) limited(c *fiber.Ctx, d limiter.Decision) error {
 	for name, value := range d.Headers() {
 		c.Set(name, value)
@@ -53,16 +53,15 @@ func (s *Server) limited(c *fiber.Ctx, d limiter.Decision) error {
 	return &problem{status: 429, code: "rate_limited", detail: detail, retryAfter: d.RetrySeconds()}
 }
 
-// visitor is who a browser's request is from, checked with everything that a
-// browser's request must pass.
+// visitor is the authenticated user of a browser's request whose Origin is allowed.
 type visitor struct {
 	auth.Principal
-	since time.Time // when the check began: what was revoked later ends the connection
+	since time.Time // start of the check: a later revocation closes the connection
 }
 
-// transportKind says what a browser's request is for, and so where else its
-// credentials may stand: one in the query counts for streams only (a link must
-// not act for anyone), one in the subprotocol for WebSocket only.
+// transportKind decides where a browser's request may carry credentials besides its
+// headers. Only streams accept a token in the query, because a link must not act for the
+// user who follows it. Only WebSockets accept one in the subprotocol.
 type transportKind int
 
 const (
@@ -95,8 +94,8 @@ func (s *Server) visit(c *fiber.Ctx, rule auth.OriginRule, over transportKind) (
 	})
 }
 
-// cors lets the pages of allowed sites read the answers to what their users ask
-// (WHATWG Fetch, 3.3). It refuses nothing: visit does.
+// cors lets the pages of allowed sites read the answers (WHATWG Fetch, 3.3). It refuses
+// nothing: visit checks the Origin.
 func (s *Server) cors(c *fiber.Ctx) error {
 	origin := values(c, "Origin")
 	if len(origin) == 1 && s.o.Origins.Check(origin, s.self(c)) == nil {
@@ -108,8 +107,8 @@ func (s *Server) cors(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// preflight answers the question that browsers ask before an unsafe request to
-// another site; without cors's headers the answer is no.
+// preflight answers a CORS preflight request. Without the headers that cors sets, the
+// browser takes the answer as a refusal.
 func preflight(c *fiber.Ctx) error {
 	c.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
 	c.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
@@ -117,7 +116,7 @@ func preflight(c *fiber.Ctx) error {
 	return c.SendStatus(fiber.StatusNoContent)
 }
 
-// self is the origin under which the client knows this gateway.
+// self returns the origin by which the client addressed this gateway.
 func (s *Server) self(c *fiber.Ctx) string {
 	scheme := "http"
 	if s.trusted(peer(c)) {
@@ -150,14 +149,13 @@ func peer(c *fiber.Ctx) netip.Addr {
 	return a.Unmap()
 }
 
-// clientIP is the client's address, past our own proxies.
+// clientIP returns the client's address, beyond trusted proxies.
 func (s *Server) clientIP(c *fiber.Ctx) netip.Addr {
 	return limiter.ClientIP(peer(c), values(c, "X-Forwarded-For"), s.o.TrustedProxies)
 }
 
-// values returns every value of a header, copied: fasthttp's memory belongs to
-// the next request as soon as this one is answered. This, queryValues and param
-// are where strings leave it.
+// values returns copies of every value of a header. fasthttp reuses a request's memory
+// after the answer, so only values, queryValues and param take strings out of it.
 func values(c *fiber.Ctx, name string) []string { return appendValues(nil, c, name) }
 
 func appendValues(list []string, c *fiber.Ctx, name string) []string {
@@ -193,8 +191,8 @@ func userParam(c *fiber.Ctx) (string, error) {
 	return id, err
 }
 
-// jsonBody returns the body of a request that must be JSON, as it was sent:
-// never decompressed, because a few bytes can become any number.
+// jsonBody returns the body of a request that must be JSON. It never decompresses,
+// because a few bytes can expand to gigabytes. The body is valid until the answer.
 func jsonBody(c *fiber.Ctx) ([]byte, error) {
 	h := &c.Request().Header
 	if len(h.Peek("Content-Encoding")) > 0 {

@@ -14,7 +14,7 @@ func (s *Server) live(c *fiber.Ctx) error {
 	return answerJSON(c, fiber.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready is GET /health/ready: whether a load balancer should send clients here.
+// ready is GET /health/ready: 200 if a load balancer should send clients to this node.
 func (s *Server) ready(c *fiber.Ctx) error {
 	if err := s.readiness(); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (s *Server) Counters() admin.Counters {
 	return admin.Counters{Started: s.started, Refused: s.refused.byStatus(), Panics: s.panics.Load()}
 }
 
-// health is GET /health: all there is to say, for people. 200 as long as the
-// process runs; load balancers ask /health/ready.
+// health is GET /health: the state of the node, for people. It answers 200 while the
+// process runs; load balancers use /health/ready.
 func (s *Server) health(c *fiber.Ctx) error {
 	sockets, users := s.Hub.Count()
 	status, _ := s.Readiness()

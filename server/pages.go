@@ -41,12 +41,12 @@ func (s *Server) send(c *fiber.Ctx, name string) error {
 	return c.Send(body)
 }
 
-// demoPrefix is where a user of the demo lives: the session cookie is scoped to
-// the path, so that two tabs of one browser can be two users.
+// demoPrefix is the path of a demo user. The session cookie is scoped to it, so that two
+// tabs of one browser can be two users.
 const demoPrefix = "/demo/as/:user"
 
-// demo registers what only the demo has: anyone may log in as anyone and send
-// to anyone.
+// demo registers the demo's routes, on which anyone can log in as anyone and send to
+// anyone.
 func (s *Server) demo() {
 	s.on("/demo/login", methods{"POST": {s.demoLogin}})
 	s.on(demoPrefix+"/", methods{"GET": {s.page}})
@@ -75,7 +75,7 @@ func (s *Server) demoLogin(c *fiber.Ctx) error {
 	return answerJSON(c, fiber.StatusOK, map[string]string{"userId": r.UserID, "path": path})
 }
 
-// demoNotify is POST /notify for whoever is logged in.
+// demoNotify is POST /notify for a logged-in demo user.
 func (s *Server) demoNotify(c *fiber.Ctx) error {
 	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"herald/internal/redisinfo"
 )
 
-// redisFresh is how old an answer about Redis may be.
+// redisFresh is the maximum age of the Redis report in an answer.
 const redisFresh = time.Second
 
-// redisHealth is GET /health/redis: 503 while Redis does not answer. Everyone may
-// ask, so it names no address.
+// redisHealth is GET /health/redis: 503 while Redis is down. It is public, so it names no
+// address.
 func (s *Server) redisHealth(c *fiber.Ctx) error {
 	latency, err := s.Redis.Ping(s.ctx)
 	if err != nil {
@@ -28,16 +28,16 @@ func (s *Server) redisHealth(c *fiber.Ctx) error {
 	return answerJSON(c, fiber.StatusOK, body)
 }
 
-// redisHealthBody leaves out what Redis does not tell.
+// redisHealthBody omits values that Redis does not report.
 type redisHealthBody struct {
 	Status            string   `json:"status"`
-	LatencyMs         float64  `json:"latencyMs"`  // of this request's own round trip
-	AgeSeconds        float64  `json:"ageSeconds"` // of what follows
+	LatencyMs         float64  `json:"latencyMs"`  // round trip of this request
+	AgeSeconds        float64  `json:"ageSeconds"` // of the values below
 	ClockDifferenceMs *float64 `json:"clockDifferenceMs,omitempty"`
 
 	*redisFigures
-	SubscriberBufferBytes *int64 `json:"subscriberBufferBytes,omitempty"` // what waits for this node
-	SlowCommands          uint64 `json:"slowCommands"`                    // since this node's start
+	SubscriberBufferBytes *int64 `json:"subscriberBufferBytes,omitempty"` // output buffer of this node's subscription
+	SlowCommands          uint64 `json:"slowCommands"`                    // since the start of this node
 
 	Warnings     []redisWarning `json:"warnings"`
 	NotPermitted []string       `json:"notPermitted,omitempty"`
@@ -56,7 +56,7 @@ type redisFigures struct {
 	ExpiredKeys      int64           `json:"expiredKeys"`
 	ConnectedClients int64           `json:"connectedClients"`
 	MaxClients       int64           `json:"maxClients,omitempty"`
-	HitRatio         *float64        `json:"hitRatio,omitempty"` // of the last ten minutes, once enough was looked up
+	HitRatio         *float64        `json:"hitRatio,omitempty"` // of the last ten minutes, after enough lookups
 	AOFEnabled       bool            `json:"aofEnabled"`
 	LastSaveStatus   string          `json:"lastSaveStatus,omitempty"`
 	Loading          bool            `json:"loading"`
@@ -102,7 +102,7 @@ func (b *redisHealthBody) describe(st redisinfo.Status) {
 	}
 }
 
-// warnings are the findings that call for a change.
+// warnings returns the findings that advise a change.
 func warnings(found []redisinfo.Finding) []redisWarning {
 	list := []redisWarning{}
 	for _, f := range found {
@@ -113,7 +113,7 @@ func warnings(found []redisinfo.Finding) []redisWarning {
 	return list
 }
 
-// redisInBrief is Redis's part of /health, as of the last look.
+// redisInBrief is Redis's part of /health, from the last report.
 func redisInBrief(st redisinfo.Status) map[string]any {
 	status := "ok"
 	switch {

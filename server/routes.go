@@ -6,8 +6,7 @@ import (
 	"herald/auth"
 )
 
-// routes is the whole route table. Every path answers in its own words to the
-// methods it has, 405 to others.
+// routes is the route table. Every path answers 405 to methods that it does not have.
 func (s *Server) routes() {
 	s.app.Use(s.recover, s.secure)
 
@@ -18,7 +17,7 @@ func (s *Server) routes() {
 	s.on("/users/:user/scheduled", methods{"GET": {s.publisher(auth.ScopePublish), s.listScheduled}})
 	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.ownSessions, s.createSession}})
 
-	// Browsers: JWT or session cookie. Before /sessions/:handle, which would take "current".
+	// Browsers: JWT or session cookie. Before /sessions/:handle, which would match "current".
 	s.user("")
 	if s.o.Demo {
 		s.demo()
@@ -47,7 +46,7 @@ func (s *Server) routes() {
 	s.on("/assets/:name", methods{"GET": {s.asset}})
 }
 
-// user registers what a user's own browser may call, below a prefix.
+// user registers the user's own API, for browsers, below a prefix.
 func (s *Server) user(prefix string) {
 	own := func(path string, m methods) {
 		for name, handlers := range m {

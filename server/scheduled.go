@@ -71,8 +71,8 @@ func scheduledQuery(c *fiber.Ctx, userID string) (after string, limit int, err e
 	return after, limit, nil
 }
 
-// scheduledBody is a scheduled notification as the API shows it, but for its
-// message, which is shown byte for byte as sent.
+// scheduledBody is a scheduled notification in the API, without its message, which
+// appendScheduled adds byte for byte as it was sent.
 type scheduledBody struct {
 	ID        string `json:"id"`
 	DeliverAt string `json:"deliverAt"`

@@ -20,16 +20,16 @@ type doctorCommand struct {
 	JSON bool `name:"json" env:"-" help:"Print one JSON object instead of lines."`
 }
 
-// diagnosis is what the doctor says.
+// diagnosis is the doctor's result.
 type diagnosis struct {
-	OK       bool                `json:"ok"` // nothing must be changed
+	OK       bool                `json:"ok"` // no finding requires a change
 	Redis    string              `json:"redis"`
 	Findings []redisinfo.Finding `json:"findings"`
-	Report   *redisinfo.Report   `json:"report,omitempty"` // absent if Redis does not answer
+	Report   *redisinfo.Report   `json:"report,omitempty"` // absent if Redis is down
 }
 
-// run prints the diagnosis and returns the exit code: 0 if nothing must be
-// changed, 1 if something must, 2 for a bad setting.
+// run prints the diagnosis and returns the exit code: 0 if no change is required, 1 if
+// one is, 2 for a bad setting.
 func (d doctorCommand) run(cfg config, w io.Writer) int {
 	redis.SetLogger(redisLog{newLog(cfg)})
 	found, err := examine(cfg)
@@ -54,27 +54,27 @@ func (d doctorCommand) run(cfg config, w io.Writer) int {
 	return 0
 }
 
-// probes is how many round trips the doctor times.
+// probes is the number of round trips that the doctor measures.
 const probes = 20
 
-// patience is how long the doctor waits for one answer: longer than the gateway,
-// so that it can tell a slow Redis from none.
-const patience = 2 * time.Second
+// doctorBudget is the time limit of one call of the doctor. It is longer than the
+// gateway's, so that the doctor can tell a slow Redis from one that is down.
+const doctorBudget = 2 * time.Second
 
 func examine(cfg config) (diagnosis, error) {
 	if cfg.embedded {
 		return diagnosis{Redis: "embedded", Findings: append([]redisinfo.Finding{{
-			Name: "Redis", Text: "embedded, for trying things out: there is nothing to examine; REDIS_URL names a real one",
+			Name: "Redis", Text: "embedded, for trials: there is nothing to examine; set REDIS_URL to use a real one",
 		}}, examineMachine(cfg, false)...)}, nil
 	}
-	o, err := redisOptions(cfg.RedisURL, patience)
+	o, err := redisOptions(cfg.RedisURL, doctorBudget)
 	if err != nil {
 		return diagnosis{}, err
 	}
 	rdb := redis.NewClient(o)
 	defer func() { _ = rdb.Close() }()
 	d := diagnosis{Redis: o.Addr}
-	r, err := redisinfo.Take(context.Background(), rdb, redisinfo.TakeOptions{Budget: patience, Probes: probes})
+	r, err := redisinfo.Take(context.Background(), rdb, redisinfo.TakeOptions{Budget: doctorBudget, Probes: probes})
 	if err != nil {
 		d.Findings = append(d.Findings, unreachable(o, err))
 	} else {
@@ -89,22 +89,22 @@ func examine(cfg config) (diagnosis, error) {
 
 func unreachable(o *redis.Options, err error) redisinfo.Finding {
 	f := redisinfo.Finding{Name: "Redis", Level: redisinfo.Fail, Text: fmt.Sprintf("does not answer at %s: %v", o.Addr, cause(err)),
-		Advice: "start it, or correct REDIS_URL: until it answers, publishing, sessions and log-in by cookie are answered with 503"}
+		Advice: "start it, or correct REDIS_URL: until it answers, the gateway answers publishing, sessions and cookies with 503"}
 	switch text := err.Error(); {
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"), strings.Contains(text, "AUTH"):
 		f.Advice = "correct the user and password in REDIS_URL"
 	case strings.Contains(text, "tls:"), strings.Contains(text, "x509:"):
-		f.Advice = "rediss:// needs TLS on that port, and a certificate that this machine trusts; redis:// is without"
+		f.Advice = "rediss:// needs TLS on that port, and a certificate that this machine trusts; redis:// does not use TLS"
 	}
 	return f
 }
 
-// cause is the innermost error: the others only say what was being done.
+// cause returns the innermost error. The others only tell the operation.
 func cause(err error) error {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		var op *net.OpError
 		if errors.As(err, &op) && err == error(op) {
-			break // "connection refused" alone would not say of what
+			break // "connection refused" alone would not tell the address
 		}
 		err = inner
 	}
@@ -119,7 +119,7 @@ func examineTLS(o *redis.Options) redisinfo.Finding {
 		f.Text = "off, on this machine"
 	default:
 		f.Level, f.Text = redisinfo.Warn, "off"
-		f.Advice = "use rediss://… unless the network is your own: the password, sessions and notifications pass it in clear"
+		f.Advice = "use rediss://… unless the network is private: it carries the password, sessions and notifications unencrypted"
 	}
 	return f
 }
@@ -127,13 +127,13 @@ func examineTLS(o *redis.Options) redisinfo.Finding {
 func examineKeys(cfg config) redisinfo.Finding {
 	f := redisinfo.Finding{Name: "keys", Text: fmt.Sprintf("%d for backends (HERALD_API_KEYS), %d for JWTs (HERALD_JWT_KEYS)", cfg.apiKeys.Len(), cfg.jwtKeys.Len())}
 	if cfg.requireKeys() != nil {
-		f.Level = redisinfo.Warn // the doctor may be asked where the secrets are not
-		f.Advice = "set HERALD_API_KEYS, HERALD_JWT_KEYS or HERALD_JWKS_URL: without any the gateway does not start"
+		f.Level = redisinfo.Warn // the doctor may run on a machine without the secrets
+		f.Advice = "set HERALD_API_KEYS, HERALD_JWT_KEYS or HERALD_JWKS_URL: without keys the gateway does not start"
 	}
 	return f
 }
 
-// text is the diagnosis for people: a line per check, and what to change below it.
+// text returns the diagnosis for people: one line per check, with the advice below it.
 func (d diagnosis) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Redis: %s\n\n", d.Redis)

@@ -4,11 +4,11 @@ package main
 
 import "syscall"
 
-// spareFiles are the descriptors kept for Redis, listeners, logs and requests.
+// spareFiles is the number of descriptors reserved for Redis, listeners, logs and requests.
 const spareFiles = 256
 
-// maxSockets is the configured number of connections, or what the limit of open
-// files allows (the Go runtime has raised the soft limit to the hard one).
+// maxSockets returns the configured maximum of connections. If that is 0, it derives one
+// from the limit of open files, which the Go runtime has raised to the hard limit.
 func maxSockets(configured int) int {
 	if configured > 0 {
 		return configured
@@ -20,7 +20,7 @@ func maxSockets(configured int) int {
 	return max(limit-spareFiles, 64)
 }
 
-// openFiles is the limit of open files; ok is false if there is none to speak of.
+// openFiles returns the limit of open files. ok is false if there is practically none.
 func openFiles() (limit int, ok bool) {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<30 {

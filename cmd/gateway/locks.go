@@ -16,7 +16,7 @@ import (
 	"herald/sessions"
 )
 
-// lockURLs reads HERALD_LOCK_REDIS_URLS; none means the main Redis.
+// lockURLs parses HERALD_LOCK_REDIS_URLS. An empty list means the main Redis.
 func lockURLs(s string) ([]string, error) {
 	if s == "" {
 		return nil, nil
@@ -24,19 +24,19 @@ func lockURLs(s string) ([]string, error) {
 	urls := strings.Split(s, ",")
 	for i, u := range urls {
 		if _, err := redisOptions(u, redisBudget); err != nil {
-			return nil, fmt.Errorf("the URL at place %d must be redis://[user:pass@]host:port[/db] or rediss://…", i+1)
+			return nil, fmt.Errorf("URL %d must be redis://[user:pass@]host:port[/db] or rediss://…", i+1)
 		}
 		if slices.Contains(urls[:i], u) {
-			return nil, fmt.Errorf("the URL at place %d is there twice: one Redis has one vote", i+1)
+			return nil, fmt.Errorf("URL %d is a duplicate: one Redis has one vote", i+1)
 		}
 	}
 	return urls, nil
 }
 
-// lockClients are the Redis that vote on locks.
+// lockClients returns the clients of the Redis servers that vote on locks.
 func (g *gateway) lockClients() ([]redis.UniversalClient, error) {
 	if len(g.cfg.lockURLs) == 0 {
-		if !g.cfg.embedded { // of which there is one anyway
+		if !g.cfg.embedded { // the embedded Redis is always the only one
 			g.log.Info("locks are on the main Redis alone (HERALD_LOCK_REDIS_URLS is not set)")
 		}
 		return []redis.UniversalClient{g.commands}, nil
@@ -56,23 +56,23 @@ func (g *gateway) lockClients() ([]redis.UniversalClient, error) {
 	return nodes, nil
 }
 
-// janitorAt reads HERALD_JANITOR: a time of the day, or off.
+// janitorAt parses HERALD_JANITOR: a time of day, or off.
 func janitorAt(s string) (at time.Duration, on bool, err error) {
 	if s == "off" {
 		return 0, false, nil
 	}
 	t, err := time.Parse("15:04", s)
 	if err != nil || len(s) != len("15:04") {
-		return 0, false, fmt.Errorf("%q must be a time of the day (UTC) such as 03:30, or off", s)
+		return 0, false, fmt.Errorf("%q must be a time of day (UTC) such as 03:30, or off", s)
 	}
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, true, nil
 }
 
-// newJanitor ties the rooms that have something to clean to the lock; store is nil
-// if sessions are another program's.
+// newJanitor returns a janitor whose chores run under a lock. store is nil if another
+// program stores the sessions.
 func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
 	oncePerDay := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
-		// The token goes unused: whatever is removed is checked again as it is removed.
+		// The token is not needed: each chore checks a key again in the step that removes it.
 		return g.locks.RunOncePerPeriod(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
 	}
 	chores := []janitor.Chore{sweepPresence(g.presence), sweepLogs(g.broker)}

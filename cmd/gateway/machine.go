@@ -12,8 +12,8 @@ import (
 	"herald/internal/redisinfo"
 )
 
-// The kernel's settings that matter here. Where a file cannot be read, on another
-// system than Linux for instance, its check is left out.
+// Files of kernel settings. A check is omitted if its file cannot be read, as on other
+// systems than Linux.
 const (
 	backlogFile    = "/proc/sys/net/core/somaxconn"
 	portsFile      = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -21,8 +21,8 @@ const (
 	hugePagesFile  = "/sys/kernel/mm/transparent_hugepage/enabled"
 )
 
-// examineMachine looks at the machine that the doctor runs on, which is meant to
-// be a node's; withRedis says that Redis runs on it too.
+// examineMachine examines the machine of the doctor, which should be the machine of a
+// node. withRedis tells that Redis runs on it too.
 func examineMachine(cfg config, withRedis bool) (found []redisinfo.Finding) {
 	if limit, ok := openFiles(); ok {
 		found = append(found, examineFiles(limit, cfg.MaxConnections))
@@ -45,7 +45,7 @@ func examineMachine(cfg config, withRedis bool) (found []redisinfo.Finding) {
 	return found
 }
 
-// kernelNumbers reads a file of so many numbers.
+// kernelNumbers reads a file of count integers.
 func kernelNumbers(name string, count int) ([]int, bool) {
 	text, err := os.ReadFile(name)
 	words := strings.Fields(string(text))
@@ -61,18 +61,18 @@ func kernelNumbers(name string, count int) ([]int, bool) {
 	return numbers, true
 }
 
-// fewConnections is what a node should hold at least without being configured to.
+// fewConnections is the number of connections that a node should support by default.
 const fewConnections = 10_000
 
 func examineFiles(limit, connections int) redisinfo.Finding {
 	allowed := max(limit-spareFiles, 0)
-	f := redisinfo.Finding{Name: "open files", Text: fmt.Sprintf("ulimit -n is %d: %d connections and %d for all else", limit, allowed, spareFiles)}
+	f := redisinfo.Finding{Name: "open files", Text: fmt.Sprintf("ulimit -n is %d: %d connections and %d other files", limit, allowed, spareFiles)}
 	const raise = "raise ulimit -n (LimitNOFILE= in systemd, --ulimit nofile= in Docker)"
 	switch {
 	case connections > allowed:
 		f.Level, f.Advice = redisinfo.Fail, fmt.Sprintf("%s to %d, or lower HERALD_MAX_CONNECTIONS from %d", raise, connections+spareFiles, connections)
 	case connections == 0 && allowed < fewConnections:
-		f.Level, f.Advice = redisinfo.Warn, raise+": it is what limits this node's connections"
+		f.Level, f.Advice = redisinfo.Warn, raise+": it limits this node's connections"
 	}
 	return f
 }
@@ -80,13 +80,13 @@ func examineFiles(limit, connections int) redisinfo.Finding {
 func examineBacklog(n int) redisinfo.Finding {
 	f := redisinfo.Finding{Name: "accept backlog", Text: fmt.Sprintf("net.core.somaxconn is %d", n)}
 	if n < 1024 {
-		f.Level, f.Advice = redisinfo.Warn, "sysctl -w net.core.somaxconn=4096: when a crowd reconnects at once, what does not fit waits for its SYN to be repeated"
+		f.Level, f.Advice = redisinfo.Warn, "sysctl -w net.core.somaxconn=4096: when many clients reconnect at once, those over the backlog wait until they repeat their SYN"
 	}
 	return f
 }
 
 func examinePorts(n, connections int) redisinfo.Finding {
-	f := redisinfo.Finding{Name: "local ports", Text: fmt.Sprintf("net.ipv4.ip_local_port_range has %d: as many connections can a proxy on this machine have to one node", n)}
+	f := redisinfo.Finding{Name: "local ports", Text: fmt.Sprintf("net.ipv4.ip_local_port_range has %d: the maximum of connections from a proxy on this machine to one node", n)}
 	if n < max(connections, fewConnections) {
 		f.Level, f.Advice = redisinfo.Warn, "sysctl -w net.ipv4.ip_local_port_range='1024 65535', or let the proxy use several addresses"
 	}
@@ -96,7 +96,7 @@ func examinePorts(n, connections int) redisinfo.Finding {
 func examineOvercommit(n int) redisinfo.Finding {
 	f := redisinfo.Finding{Name: "overcommit", Text: fmt.Sprintf("vm.overcommit_memory is %d", n)}
 	if n != 1 {
-		f.Level, f.Advice = redisinfo.Warn, "sysctl -w vm.overcommit_memory=1: else a big Redis cannot fork to save when memory is half full, and refuses writes then"
+		f.Level, f.Advice = redisinfo.Warn, "sysctl -w vm.overcommit_memory=1: without it, a large Redis cannot fork to save when memory is half full, and then refuses writes"
 	}
 	return f
 }
@@ -109,7 +109,7 @@ func examineHugePages(text string) redisinfo.Finding {
 	return f
 }
 
-// here reports whether an address is this machine's.
+// here reports whether an address belongs to this machine.
 func here(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -16,20 +16,20 @@ import (
 	"herald/internal/transport"
 )
 
-// redisBudget is the longest that one call to Redis may take, limiterBudget the
-// longest that a limiter waits before it lets pass: together a publish answers
-// 503 within half a second while Redis hangs.
+// redisBudget is the time limit of one call to Redis, limiterBudget that of a limiter,
+// which then admits. Together a publish answers 503 within half a second while Redis
+// hangs.
 const (
 	redisBudget   = 300 * time.Millisecond
 	limiterBudget = 150 * time.Millisecond
 )
 
-// embeddedBudget is for the embedded Redis: it shares the machine, and cannot hang.
+// embeddedBudget is the time limit of a call to the embedded Redis, which shares the CPU
+// with the gateway and cannot hang.
 const embeddedBudget = 2 * time.Second
 
-// redisOptions reads the URL and sets what the library's defaults get wrong:
-// nothing is ever retried (a retry after a lost answer writes twice), contexts
-// count, and nothing waits longer than its budget.
+// redisOptions parses the URL and replaces unsafe defaults of the library: it never
+// retries, obeys contexts, and limits each call by budget (redisx.Configure).
 func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
@@ -42,7 +42,7 @@ func redisOptions(url string, budget time.Duration) (*redis.Options, error) {
 	return o, nil
 }
 
-// dialer makes connections by o, as it is when one is made.
+// dialer dials by the options that o has at the time of the call.
 func dialer(o *redis.Options) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	dial := redis.NewDialer(o)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -62,18 +62,18 @@ func hideURL(err error, url string) error {
 	return err
 }
 
-// redisClients returns one client for commands and one for the subscription,
-// which has a connection to itself, of the given client name.
+// redisClients returns a client for commands, and one for the subscription with its own
+// connection, which gets the client name subscriber.
 func redisClients(url string, budget, waitReplicas time.Duration, subscriber string) (commands *redis.Client, subscription *broker.Subscriber, err error) {
 	o, err := redisOptions(url, budget)
 	if err != nil {
 		return nil, nil, err
 	}
 	sub := *o
-	o.ReadTimeout += waitReplicas // contexts are shorter where nothing waits for replicas
+	o.ReadTimeout += waitReplicas // calls that do not wait for replicas have shorter contexts
 	sub.DialTimeout = time.Second
 	sub.Dialer = dialer(&sub)
-	// Not as Options.ClientName: a user who may not CLIENT SETNAME could not connect.
+	// Options.ClientName would refuse to connect for a user without CLIENT SETNAME.
 	sub.OnConnect = func(ctx context.Context, c *redis.Conn) error {
 		_ = c.ClientSetName(ctx, subscriber).Err()
 		return nil
@@ -81,8 +81,8 @@ func redisClients(url string, budget, waitReplicas time.Duration, subscriber str
 	return redis.NewClient(o), broker.NewSubscriber(&sub), nil
 }
 
-// embeddedRedis starts an in-process Redis for trying things out. Its TTLs
-// follow the clock; nothing of it is written anywhere.
+// embeddedRedis starts an in-process Redis for trials. It stores nothing on disk, and its
+// TTLs follow the clock.
 func embeddedRedis() (*miniredis.Miniredis, error) {
 	m := miniredis.NewMiniRedis()
 	m.ClockTTL(true)
@@ -92,8 +92,7 @@ func embeddedRedis() (*miniredis.Miniredis, error) {
 	return m, nil
 }
 
-// redisLog passes the library's own messages on at debug level: what matters of
-// them is logged where it happens.
+// redisLog logs the library's messages at debug level. The callers log relevant errors.
 type redisLog struct{ log *slog.Logger }
 
 func (l redisLog) Printf(_ context.Context, format string, v ...any) {

@@ -18,7 +18,8 @@ import (
 	"herald/patterns/cache"
 )
 
-// remote is what other servers are asked, through the caches that all nodes share.
+// remote fetches keys and preferences from other servers, through caches that all nodes
+// share.
 type remote struct {
 	jwks      *auth.JWKS            // nil without HERALD_JWKS_URL
 	directory *recipients.Directory // nil without HERALD_RECIPIENTS_URL
@@ -35,8 +36,8 @@ type sharedCache interface {
 	Close()
 }
 
-// remoteBudget is the longest that a cache waits for Redis before it asks the
-// other server itself.
+// remoteBudget is the time limit of a cache's call to Redis. After that the cache fetches
+// from the other server.
 const remoteBudget = 100 * time.Millisecond
 
 func newRemote(rdb *redis.Client, cfg config, budget time.Duration, log *slog.Logger) *remote {
@@ -53,12 +54,12 @@ func newRemote(rdb *redis.Client, cfg config, budget time.Duration, log *slog.Lo
 	return r
 }
 
-// A key set lives for an hour after the last time that it could be fetched: tokens
-// go on being accepted while their issuer is away.
+// A key set is used for an hour after its last successful fetch, so tokens stay valid while
+// their issuer is down.
 const (
 	jwksTTL   = 5 * time.Minute
 	jwksStale = time.Hour
-	jwksYoung = 10 * time.Second // a set of that age answers for an unknown key id
+	jwksYoung = 10 * time.Second // maximum age of a set that answers for an unknown key id
 	jwksBytes = 1 << 20
 )
 
@@ -119,7 +120,7 @@ func (r *remote) add(name string, client *fetch.Client, c sharedCache, stats fun
 	r.stats[name] = stats
 }
 
-// lookups is how often each cache had an answer, and how often not.
+// lookups returns functions that count the hits and misses of each cache.
 func (r *remote) lookups() map[string]func() (hits, misses uint64) {
 	all := make(map[string]func() (uint64, uint64), len(r.stats))
 	for name, stats := range r.stats {
@@ -131,7 +132,7 @@ func (r *remote) lookups() map[string]func() (hits, misses uint64) {
 	return all
 }
 
-// channels adds those of the caches to others of the subscription.
+// channels adds the caches' channels to others.
 func (r *remote) channels(others map[string]func(string)) map[string]func(string) {
 	all := maps.Clone(others)
 	for _, c := range r.caches {

@@ -39,7 +39,7 @@ func (a *Admin) stats(w http.ResponseWriter, r *http.Request) {
 	body, err := json.Marshal(a.snapshot(r.Context()))
 	if err != nil {
 		a.o.Log.Error("request failed", "path", r.URL.Path, "error", err)
-		http.Error(w, "something went wrong here; it has been logged", http.StatusInternalServerError)
+		http.Error(w, "internal error; the log of this node has the details", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
