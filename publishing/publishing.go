@@ -97,7 +97,7 @@ func (p *Publisher) publish(ctx context.Context, client string, r *Request) (Out
 		}
 		return out, err
 	}
-	out.Body, out.Replayed, err = p.once(ctx, r, func(ctx context.Context, f schedule.Fence) ([]byte, error) {
+	out.Body, out.Replayed, err = p.runKeyed(ctx, r, func(ctx context.Context, f schedule.Fence) ([]byte, error) {
 		receipts, err := p.schedule(ctx, r, f)
 		if err != nil {
 			return nil, err
@@ -153,10 +153,10 @@ func (p *Publisher) mark(ctx context.Context, drafts []notify.Draft) {
 	}
 }
 
-// once does the work of a request, and with an idempotency key only once: a repetition
-// gets the recorded body. The work is exact under its fence and key, so an attempt that
-// died is simply repeated.
-func (p *Publisher) once(ctx context.Context, r *Request, work func(context.Context, schedule.Fence) ([]byte, error)) ([]byte, bool, error) {
+// runKeyed runs the work of a request. With an idempotency key it runs it once, and a
+// repetition gets the recorded body. The work takes effect once under its fence and key,
+// so an attempt that died is repeated.
+func (p *Publisher) runKeyed(ctx context.Context, r *Request, work func(context.Context, schedule.Fence) ([]byte, error)) ([]byte, bool, error) {
 	idem := r.Idempotency
 	if idem.Key == "" {
 		body, err := work(ctx, schedule.Fence{})
@@ -181,7 +181,7 @@ func (p *Publisher) once(ctx context.Context, r *Request, work func(context.Cont
 //     any node removes the entries.
 //   - They fail after the publish: the key exists, and the worker keeps the entries.
 //
-// Confirm settles the entries without that wait, also after a failed publish. It is not
+// Confirm resolves the entries without that wait, also after a failed publish. It is not
 // called after a failed publish with an idempotency key: a repetition goes on from there.
 func (p *Publisher) schedule(ctx context.Context, r *Request, f schedule.Fence) ([]Receipt, error) {
 	later, now := r.split()

@@ -133,7 +133,7 @@ func TestEveryEntrance(t *testing.T) {
 }
 
 // A mixed batch is cut off between its halves. The contract: after 503 nothing of it is
-// delivered. What was scheduled is settled by the worker, or by the failed request.
+// delivered. The scheduled half is resolved by the worker, or by the failed request.
 func TestMixedBatchCutBetweenItsHalves(t *testing.T) {
 	t.Parallel()
 	r := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")

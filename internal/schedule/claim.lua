@@ -1,6 +1,6 @@
 -- Claims a shard for a node, or extends its claim, and returns the due entries. If
 -- nothing is due, it releases the claim. It removes due ids whose entries are gone,
--- because they were published. It settles pending entries (entry.go): with a commit
+-- because they were published. It resolves pending entries (entry.go): with a commit
 -- key they become ordinary entries, without one they are removed.
 --
 -- KEYS  1 the shard's lease   2 its due zset
