@@ -25,7 +25,7 @@ type link struct {
 	isCut  bool         // guarded by mu
 }
 
-// dialTimeout is how long the target may take to accept.
+// dialTimeout bounds how long the target may take to accept.
 const dialTimeout = 5 * time.Second
 
 // run relays until both halves have ended or the link is cut.
@@ -65,7 +65,7 @@ func (l *link) dial() (*net.TCPConn, error) {
 	return l.server, nil
 }
 
-// piece is what one read returned.
+// piece is the result of one read.
 type piece struct {
 	bytes []byte
 	due   time.Time // when it may be written
@@ -74,12 +74,12 @@ type piece struct {
 
 const (
 	pieceBytes = 32 << 10
-	// pieces bounds what a half holds back: beyond, its sender is no longer read.
+	// pieces bounds how many reads a half buffers before it stops reading from the sender.
 	pieces = 64
 )
 
-// relay moves one half's bytes until it ends. Its reader and its writer are two
-// goroutines, so that a delay does not become a limit on throughput.
+// relay moves the bytes of one half until it closes. Its reader and its writer are two
+// goroutines, so that a delay does not limit throughput.
 func (l *link) relay(d Direction, from, to *net.TCPConn) {
 	queue := make(chan piece, pieces)
 	var reader sync.WaitGroup
@@ -116,7 +116,7 @@ func (l *link) push(queue chan<- piece, next piece) bool {
 	}
 }
 
-// write passes a piece on, its end included; false after the last.
+// write forwards a piece, including the end of the half; it returns false after the last.
 func (l *link) write(d Direction, to *net.TCPConn, next piece) bool {
 	if d == ToClient && l.dropped(next.bytes) {
 		l.cut()
@@ -163,8 +163,7 @@ func (l *link) awaitDue(due time.Time) bool {
 	}
 }
 
-// awaitOpen waits while nothing may arrive in that direction; false if the link
-// has been cut.
+// awaitOpen waits while that direction is blackholed; it returns false if the link is cut.
 func (l *link) awaitOpen(d Direction) bool {
 	for {
 		l.p.mu.Lock()
@@ -187,7 +186,7 @@ func (l *link) strand() {
 	l.stranded = true
 }
 
-// cut ends both connections with RST. Only the first call counts.
+// cut closes both connections with RST. Only the first call has an effect.
 func (l *link) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -202,8 +201,8 @@ func (l *link) cut() {
 	}
 }
 
-// reset closes with RST: without lingering, what was not sent is forgotten (RFC
-// 9293, 3.10.4, ABORT).
+// reset closes with RST: without lingering, unsent bytes are dropped (RFC 9293, 3.10.4,
+// ABORT).
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()

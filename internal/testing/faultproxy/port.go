@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve binds a socket that never listens to a free loopback port. As long as
-// it is open the kernel gives the port to nobody else, and answers RST while
-// no other socket listens there.
+// reserve binds a socket that never listens to a free loopback port. While it is open the
+// kernel gives the port to no other process, and answers RST unless another socket listens
+// there.
 func reserve() (fd, port int, err error) {
 	syscall.ForkLock.RLock()
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
@@ -45,8 +45,8 @@ func bind(fd int) (port int, err error) {
 	return name.(*unix.SockaddrInet4).Port, nil
 }
 
-// share lets the reserving and the listening socket have the same port: both
-// must ask for it.
+// share lets the reserving and the listening socket use the same port. Both must set the
+// option.
 func share(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return fmt.Errorf("SO_REUSEPORT: %w", err)

@@ -1,8 +1,8 @@
 //go:build unix
 
-// Package faultproxy is a TCP proxy for tests that want a bad network: it
-// relays connections to a target and, told so while they are open, refuses,
-// cuts, delays or swallows them, in one direction or both.
+// Package faultproxy is a TCP proxy that injects network faults into tests. It relays
+// connections to a target and can refuse, cut, delay or blackhole them while they are
+// open, in one direction or both.
 package faultproxy
 
 import (
@@ -15,30 +15,30 @@ import (
 	"time"
 )
 
-// Direction says which of a connection's two halves a fault strikes.
+// Direction selects the halves of a connection that a fault affects.
 type Direction uint8
 
-// The directions, seen from whoever connects to the proxy.
+// The directions, seen from the client of the proxy.
 const (
 	ToServer Direction = 1 << iota
 	ToClient
 	Both = ToServer | ToClient
 )
 
-// Proxy relays connections. It passes everything until it is told otherwise;
-// its methods may be called by several goroutines at once.
+// Proxy relays connections, unchanged until a method injects a fault. It is safe for
+// concurrent use.
 type Proxy struct {
-	Addr string // host:port on 127.0.0.1; static, and nobody else's even while refused
+	Addr string // host:port on 127.0.0.1; static and reserved, also while connections are refused
 
 	t        testing.TB
 	reserved int // socket that keeps the port
 
 	mu       sync.Mutex
-	target   string        // guarded by mu: where further connections lead
+	target   string        // guarded by mu: of new connections
 	listener net.Listener  // guarded by mu; nil while connections are refused
 	links    []*link       // guarded by mu: open connections, oldest first
-	dark     Direction     // guarded by mu: what doesn't arrive
-	slow     slowness      // guarded by mu: of what is read from now on
+	dark     Direction     // guarded by mu: blackholed halves
+	slow     slowness      // guarded by mu: delay of later reads
 	changed  chan struct{} // guarded by mu: closed, and replaced, when dark has changed
 	chance   *rand.Rand    // guarded by mu: the same in every run
 	drops    drops         // guarded by mu
@@ -63,7 +63,7 @@ func Start(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Close cuts every connection and ends the proxy. It may be called again.
+// Close cuts every connection and stops the proxy. It may be called more than once.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	first := !p.ended
@@ -80,16 +80,15 @@ func (p *Proxy) Close() {
 	}
 }
 
-// SetTarget makes further connections lead elsewhere; open ones stay.
+// SetTarget changes the target of new connections; open ones stay.
 func (p *Proxy) SetTarget(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.target = target
 }
 
-// Pass ends whatever the proxy was told to do. What a blackhole held back goes
-// on its way, as TCP sends again what was not acknowledged; stranded
-// connections stay as they are.
+// Pass ends all faults. Bytes that a blackhole held back are forwarded, as TCP
+// retransmits. Stranded connections stay stranded.
 func (p *Proxy) Pass() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,8 +96,8 @@ func (p *Proxy) Pass() {
 	p.setLocked(0, slowness{})
 }
 
-// Refuse answers further connections with RST, as a machine does on which
-// nothing listens, and cuts the open ones.
+// Refuse answers new connections with RST, as if no process listened, and cuts the open
+// ones.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	p.stopListeningLocked()
@@ -106,27 +105,27 @@ func (p *Proxy) Refuse() {
 	p.Cut()
 }
 
-// Blackhole lets nothing arrive in that direction, neither bytes nor the end of
-// a connection, until Pass. Connections can be made, because the kernel makes
-// them, but reach nobody. A piece that was already being written may still arrive.
+// Blackhole holds back everything in that direction, bytes and closes, until Pass. The
+// kernel still accepts connections, but they do not reach the target. A piece that is
+// being written may still arrive.
 func (p *Proxy) Blackhole(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.setLocked(d, slowness{})
 }
 
-// slowness is how much later a piece arrives.
+// slowness is the delay of each piece.
 type slowness struct{ least, most time.Duration }
 
-// Delay makes each piece arrive later by a time of its own between least and
-// most, in both directions; within one connection nothing overtakes.
+// Delay delays each piece by a random time between least and most, in both directions. It
+// keeps the order within a connection.
 func (p *Proxy) Delay(least, most time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.setLocked(0, slowness{least, most})
 }
 
-// due is when a piece that has just been read may be passed on.
+// due returns when a piece that has just been read may be forwarded.
 func (p *Proxy) due() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +136,7 @@ func (p *Proxy) due() time.Time {
 	return time.Now().Add(late)
 }
 
-// setLocked changes the mode and sees to it that the proxy listens.
+// setLocked changes the mode and makes the proxy listen.
 func (p *Proxy) setLocked(dark Direction, slow slowness) {
 	p.t.Helper()
 	if p.dark != dark {
@@ -164,18 +163,17 @@ func (p *Proxy) stopListeningLocked() {
 	}
 }
 
-// Cut ends the open connections with RST, to both sides, and returns how many
-// there were. Further ones pass.
+// Cut closes the open connections with RST to both sides and returns their number. New
+// ones pass.
 func (p *Proxy) Cut() int { return p.CutSome(func() bool { return true }) }
 
-// CutSome is Cut for those that pick, asked for each, wants.
+// CutSome is Cut for the connections that pick selects.
 func (p *Proxy) CutSome(pick func() bool) int {
 	return len(p.each(pick, (*link).cut))
 }
 
-// Strand makes the open connections lead nowhere for ever, in both directions
-// and without telling anybody, as a firewall does that has forgotten them. It
-// returns how many there were. Further ones pass.
+// Strand blackholes the open connections permanently, in both directions and without RST,
+// as a firewall that has lost their state. It returns their number. New ones pass.
 func (p *Proxy) Strand() int {
 	return len(p.each(func() bool { return true }, (*link).strand))
 }
@@ -190,22 +188,22 @@ func (p *Proxy) each(pick func() bool, do func(*link)) []*link {
 	return picked
 }
 
-// Connections is how many connections are open.
+// Connections returns the number of open connections.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.links)
 }
 
-// drops are the answers that are to be lost.
+// drops are the replies to lose.
 type drops struct {
 	left    int
 	pattern string
 }
 
-// DropReplies loses the next n pieces from the server that hold the pattern and
-// cuts their connections: the server has done what it was asked, and its client
-// will not hear of it. A pattern that two reads have torn apart is not found.
+// DropReplies loses the next n pieces from the server that contain the pattern, and cuts
+// their connections: the server has executed the request, and the client does not get the
+// reply. It does not find a pattern that spans two reads.
 func (p *Proxy) DropReplies(n int, pattern string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,8 +16,8 @@ const (
 	BearerKey = "Authorization: Bearer " + Key     // the header line of a backend
 )
 
-// Settings are a node's on that Redis: the keys above, no limits, and further
-// KEY=VALUE settings, which override.
+// Settings returns the environment of a node on that Redis: the keys above, no limits, and
+// further KEY=VALUE settings, which override.
 func Settings(redisURL string, more ...string) []string {
 	return append([]string{
 		"REDIS_URL=" + redisURL,
@@ -31,7 +31,7 @@ func Settings(redisURL string, more ...string) []string {
 // Claims are a token's payload.
 type Claims map[string]any
 
-// UserToken is a token of the user that is good for an hour.
+// UserToken returns a token of the user that is valid for an hour.
 func UserToken(userID string) string {
 	return Token(Claims{"sub": userID, "exp": time.Now().Add(time.Hour).Unix()})
 }
@@ -39,8 +39,8 @@ func UserToken(userID string) string {
 // Token signs claims with the key of Settings.
 func Token(c Claims) string { return SignToken(Claims{"alg": "HS256", "kid": JWTKeyID}, c, JWTSecret) }
 
-// SignToken makes a compact JWS (RFC 7515, 7.1) under HMAC SHA-256, whatever its
-// header claims.
+// SignToken returns a compact JWS (RFC 7515, 7.1) signed with HMAC SHA-256, also if its
+// header names another algorithm.
 func SignToken(header, claims Claims, secret string) string {
 	text := segment(header) + "." + segment(claims)
 	mac := hmac.New(sha256.New, []byte(secret))

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// patience is how long anything that must happen may take before a test fails.
-// It is generous: it is only ever waited for when something is broken.
+// patience is the timeout for everything that must happen. Only a failing test waits that
+// long.
 const patience = 30 * time.Second
 
 // Gateway is one gateway process. It dies with the test that started it.
@@ -27,8 +27,8 @@ type Gateway struct {
 	t testing.TB // that fails when a method must end the test
 }
 
-// For returns the same process for a subtest, which alone can be ended by what
-// it does.
+// For returns the same process for a subtest: failures of its methods end the subtest
+// only.
 func (g *Gateway) For(t testing.TB) *Gateway { return &Gateway{process: g.process, t: t} }
 
 type process struct {
@@ -39,14 +39,13 @@ type process struct {
 	stdout output
 	stderr output
 	exited chan struct{} // closed when the process has ended and its output is read
-	ending atomic.Bool   // its end is wanted
+	ending atomic.Bool   // the test has asked the process to exit
 	http   *http.Client
 }
 
-// Start runs the gateway in an environment of PATH, HOME, free loopback ports,
-// JSON logs and the given KEY=VALUE settings, which override, and waits until it
-// is ready. The test fails if the process ends before it is told to, or if its
-// log tells of a data race or a panic.
+// Start runs the gateway in an environment of PATH, HOME, free loopback ports, JSON logs
+// and the given KEY=VALUE settings, which override, and waits until it is ready. The test
+// fails if the process exits by itself, or if its log reports a data race or a panic.
 func Start(t testing.TB, env ...string) *Gateway {
 	t.Helper()
 	g := Launch(t, Build(t), env...)
@@ -54,8 +53,8 @@ func Start(t testing.TB, env ...string) *Gateway {
 	return g
 }
 
-// Launch is Start for any program that Build made, and waits only until it
-// listens: without Redis a gateway does not become ready.
+// Launch is Start for a program of Build, but waits only until it listens: without Redis a
+// gateway is never ready.
 func Launch(t testing.TB, program string, env ...string) *Gateway {
 	t.Helper()
 	g := &Gateway{t: t, process: &process{exited: make(chan struct{}), http: newClient(t)}}
@@ -72,8 +71,8 @@ func Launch(t testing.TB, program string, env ...string) *Gateway {
 	return g
 }
 
-// Refused runs the gateway with settings that it must not start with and
-// returns its exit code and what it printed.
+// Refused runs the gateway with settings that it must refuse, and returns its exit code
+// and output.
 func Refused(t testing.TB, env ...string) (code int, output string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -92,7 +91,7 @@ func Refused(t testing.TB, env ...string) (code int, output string) {
 	return cmd.ProcessState.ExitCode(), string(b)
 }
 
-// environment gives each name its last value.
+// environment returns the variables, each with its last value.
 func environment(env []string) []string {
 	all := slices.Concat([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
@@ -145,7 +144,7 @@ func (g *Gateway) AwaitNotReady() {
 	g.await("is not ready", func() bool { return g.Ready() == http.StatusServiceUnavailable })
 }
 
-// Ready is the status of /health/ready; 0 if nothing answers.
+// Ready returns the status of /health/ready; 0 without an answer.
 func (g *Gateway) Ready() int {
 	a, err := g.Try("GET", "/health/ready", "")
 	if err != nil {
@@ -154,7 +153,7 @@ func (g *Gateway) Ready() int {
 	return a.Status
 }
 
-// await polls for what the process announces to nobody.
+// await polls for a state of the process that gives no event.
 func (g *Gateway) await(what string, ok func() bool) {
 	g.t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); {
@@ -215,7 +214,7 @@ func (g *Gateway) signal(sig syscall.Signal) {
 	}
 }
 
-// finish ends the process and looks at how it was.
+// finish kills the process if it runs, and checks its log.
 func (g *Gateway) finish() {
 	select {
 	case <-g.exited:
@@ -234,10 +233,10 @@ func (g *Gateway) finish() {
 	}
 }
 
-// Log is what the process has written to standard error so far.
+// Log returns what the process has written to standard error so far.
 func (g *Gateway) Log() string { return g.stderr.String() }
 
-// Stdout is what the process has written to standard output so far.
+// Stdout returns what the process has written to standard output so far.
 func (g *Gateway) Stdout() string { return g.stdout.String() }
 
 // output collects what a process writes.

@@ -26,8 +26,8 @@ func (a Answer) Decode(t testing.TB, v any) {
 	}
 }
 
-// newClient returns a client that takes no proxy, follows no redirect and
-// leaves bodies as they come.
+// newClient returns a client that uses no proxy, follows no redirect and decompresses no
+// body.
 func newClient(t testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -43,7 +43,7 @@ func (g *Gateway) Try(method, path, body string, header ...string) (Answer, erro
 	return g.send(method, g.URL+path, body, header)
 }
 
-// Do is Try; the test ends if nothing answers.
+// Do is Try, but fails the test without an answer.
 func (g *Gateway) Do(method, path, body string, header ...string) Answer {
 	g.t.Helper()
 	a, err := g.Try(method, path, body, header...)
@@ -76,8 +76,7 @@ func (g *Gateway) send(method, url, body string, header []string) (Answer, error
 	return a, err
 }
 
-// setHeader gives a name that is there several times all its values, and one
-// without a value none at all.
+// setHeader adds every value of a repeated name, and removes a name without a value.
 func setHeader(req *http.Request, header []string) {
 	for _, line := range header {
 		name, _, _ := strings.Cut(line, ":")
@@ -109,8 +108,8 @@ type Receipt struct {
 	Error string
 }
 
-// Publish sends a message, a JSON text, to a user. The test ends unless it is
-// accepted.
+// Publish sends a message, a JSON text, to a user. It fails the test unless the gateway
+// accepts it.
 func (g *Gateway) Publish(userID, message string) Receipt {
 	g.t.Helper()
 	return g.PublishBody(`{"userId":"` + userID + `","message":` + message + `}`)
@@ -138,7 +137,7 @@ type Session struct {
 // Cookie is the header line that a browser with this session sends.
 func (s Session) Cookie() string { return "Cookie: sid=" + s.SessionID }
 
-// CreateSession makes a session as a backend does.
+// CreateSession creates a session as a backend does.
 func (g *Gateway) CreateSession(userID string) (s Session) {
 	g.t.Helper()
 	a := g.Backend("POST", "/sessions", `{"userId":"`+userID+`"}`)
@@ -165,9 +164,9 @@ func (g *Gateway) Admin(path string) Answer {
 	return a
 }
 
-// Metric is the value of one series of /metrics, written as there:
-// name{label="value"}, labels in alphabetical order. The test ends if there is
-// no such series: a misspelt one must not pass for zero.
+// Metric returns the value of one series of /metrics, written as there:
+// name{label="value"}, labels in alphabetical order. It fails the test if there is no such
+// series, so that a misspelt one does not count as zero.
 func (g *Gateway) Metric(series string) float64 {
 	g.t.Helper()
 	for lines := bufio.NewScanner(strings.NewReader(g.Admin("/metrics").Body)); lines.Scan(); {

@@ -13,15 +13,15 @@ import (
 //go:embed testdata/clock.c
 var clockSource []byte
 
-// Clock is what a server that StartWithClock started takes for the time.
+// Clock is the wall clock of a server of StartWithClock.
 type Clock struct {
 	t    testing.TB
 	file string
 }
 
-// StartWithClock is Start of a server whose wall clock the test steps, while it
-// runs and across restarts. Its monotonic clock, by which it waits, goes on. It takes
-// a C compiler, as the race detector does.
+// StartWithClock is Start for a server whose wall clock the test can step, while it runs
+// and across restarts. Its monotonic clock, which measures timeouts, is not changed. It
+// needs a C compiler, as the race detector does.
 func StartWithClock(t testing.TB, args ...string) (*Server, *Clock) {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func StartWithClock(t testing.TB, args ...string) (*Server, *Clock) {
 	return start(t, []string{"LD_PRELOAD=" + library, "REDISTEST_CLOCK=" + c.file}, args), c
 }
 
-// Set puts the clock ahead of the machine's, or behind it, by whole seconds.
+// Set steps the clock to the machine's time plus whole seconds, which may be negative.
 func (c *Clock) Set(ahead time.Duration) {
 	c.t.Helper()
 	// Written in place: the server has the file's page mapped.

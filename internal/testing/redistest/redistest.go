@@ -99,7 +99,7 @@ func FreePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// URL is the server's address as REDIS_URL wants it.
+// URL returns the server's address in the form of REDIS_URL.
 func (s *Server) URL() string { return "redis://" + s.Addr }
 
 // Client returns a client that never retries, closed with the test.
@@ -178,10 +178,10 @@ func (s *Server) awaitAnswerLocked() {
 	}
 }
 
-// Dir is the server's working directory, where its append-only file lives.
+// Dir returns the server's working directory, which holds its append-only file.
 func (s *Server) Dir() string { return filepath.Clean(s.dir) }
 
-// Log is what the server has printed so far.
+// Log returns what the server has printed so far.
 func (s *Server) Log() string {
 	s.logMu.Lock()
 	defer s.logMu.Unlock()

@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// machinePath finds absolute paths of somebody's machine. Its parts are joined
-// here so that it does not find itself.
+// machinePath matches absolute paths of one machine. Its parts are joined here so that it
+// does not match itself.
 var machinePath = regexp.MustCompile(`(^|[^\w./~-])/(` + strings.Join([]string{
 	`home/\w`, `Users/\w`, `root/\S`, `work/\S`, `tmp/bash`,
 }, "|") + `)|[A-Z]:\\Users\\`)
 
-// A path of the machine something was made on is wrong on every other one.
+// No file contains a path of the machine on which it was written.
 func TestNoPathOfOneMachine(t *testing.T) {
 	for _, name := range ownFiles(t) {
 		b, err := os.ReadFile(filepath.Join(top, name))
@@ -37,10 +37,10 @@ func TestNoPathOfOneMachine(t *testing.T) {
 	}
 }
 
-// ownFiles are the files that are tracked, or would be once added.
+// ownFiles returns the files that git tracks or does not ignore.
 func ownFiles(t *testing.T) []string {
 	t.Helper()
-	// A checkout that another user owns, as in a container, is read all the same.
+	// git also reads a checkout that another user owns, as in a container.
 	cmd := exec.CommandContext(t.Context(), "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = top
 	out, err := cmd.Output()

@@ -1,5 +1,5 @@
-// Package rules holds what must stay true of the whole checkout: who may import
-// whom, which versions are too old, that the documents agree with the program.
+// Package rules tests properties of the whole checkout: which package may import which,
+// minimum versions of dependencies, and that the documents agree with the program.
 package rules
 
 import (
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { gatewaytest.Main(m) }
 // top is the checkout, seen from this package.
 const top = "../../.."
 
-// file is what the rules look at in one Go file.
+// file is the part of one Go file that the rules check.
 type file struct {
 	Path    string   // from the top of the checkout: server/ws.go
 	Imports []string // import paths
@@ -35,8 +35,7 @@ type file struct {
 // Package is the name in packageRules that the file belongs to.
 func (f file) Package() string { return packageOf(path.Dir(f.Path)) }
 
-// sources returns the module's files that are not tests, for every platform. A
-// file that another system builds is held to the same picture.
+// sources returns the module's files that are not tests, for every platform.
 func sources(t *testing.T) []file {
 	t.Helper()
 	var files []file
@@ -119,8 +118,8 @@ func parseFile(rel, name string, src any) (file, error) {
 	return f, nil
 }
 
-// environmentReaders are the functions that look at the environment. Under a dot
-// import they would go unseen, so that import counts itself.
+// environmentReaders are the functions that read the environment. A dot import would hide
+// them, so the import itself counts.
 var environmentReaders = []string{
 	"os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv",
 	"syscall.Getenv", "syscall.Environ",

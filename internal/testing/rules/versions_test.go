@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// oldest are the versions below which a defect comes back that the code no
-// longer guards against, or behaviour that it was measured with is not there.
+// oldest are minimum versions. Older ones have a defect that the code no longer guards
+// against, or lack behaviour that it relies on.
 var oldest = []struct{ module, version, reason string }{
 	{"github.com/valyala/fasthttp", "v1.77.0", "1.51.0, which Fiber asks for, executes a smuggled second request in four ambiguous framings"},
 	{"github.com/gofiber/fiber/v2", "v2.52.15", "the bridge from its hijacked connections to WebSocket was measured with this one"},
@@ -33,7 +33,7 @@ func TestVersionsAreNotTooOld(t *testing.T) {
 	}
 }
 
-// selected is the version that the build uses, replacements included.
+// selected returns the version that the build uses, including replacements.
 func selected(t *testing.T, module string) string {
 	t.Helper()
 	const format = "{{if .Replace}}{{.Replace.Version}}{{else}}{{.Version}}{{end}}"
