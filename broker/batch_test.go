@@ -20,6 +20,9 @@ import (
 	"herald/notify"
 )
 
+// alone is how many publishes go alone before others queue (redisx.Group).
+const alone = 4
+
 // gate is a hook that holds scripts back until the test lets them pass.
 type gate struct {
 	pass  chan struct{}
@@ -56,10 +59,7 @@ func gated(t *testing.T, rdb *redis.Client, o Options) (*Broker, *gate) {
 // awaitTurn returns when n publishes are under way or wait.
 func (b *Broker) awaitTurn(g *gate, n int) {
 	for {
-		b.batches.mu.Lock()
-		waiting := len(b.batches.line)
-		b.batches.mu.Unlock()
-		if int(g.calls.Load())+waiting == n {
+		if int(g.calls.Load())+b.batches.Queued() == n {
 			return
 		}
 		runtime.Gosched()
@@ -72,9 +72,9 @@ func TestPublishesThatWaitGoTogether(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		b, g := gated(t, rdb, Options{Budget: patience})
 		var wg sync.WaitGroup
-		receipts := make([]Receipt, maxAlone+maxBatch+9)
+		receipts := make([]Receipt, alone+maxBatch+9)
 		user := func(i int) string {
-			if i < maxAlone { // in whatever order
+			if i < alone { // in whatever order
 				return fmt.Sprint("alone", i)
 			}
 			return fmt.Sprint("u", i%7)
@@ -85,8 +85,8 @@ func TestPublishesThatWaitGoTogether(t *testing.T) {
 		}
 		close(g.pass)
 		wg.Wait()
-		if n := g.calls.Load(); n != maxAlone+2 {
-			t.Errorf("%d calls for %d alone, and %d and 9 together", n, maxAlone, maxBatch)
+		if n := g.calls.Load(); n != alone+2 {
+			t.Errorf("%d calls for %d alone, and %d and 9 together", n, alone, maxBatch)
 		}
 		logs := map[string][]notify.Frame{}
 		for i, r := range receipts {
@@ -110,7 +110,7 @@ func TestPublishThatFailsFailsAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
-		users := append(slices.Repeat([]string{"first"}, maxAlone), "a", "bad", "b")
+		users := append(slices.Repeat([]string{"first"}, alone), "a", "bad", "b")
 		errs := make([]error, len(users))
 		for i, user := range users {
 			wg.Go(func() { _, _, errs[i] = b.Publish(t.Context(), []notify.Draft{draft(user, "1")}, Idempotency{}) })
@@ -166,6 +166,33 @@ func TestStoppedRedisHoldsNoLineUp(t *testing.T) {
 	}
 }
 
+func TestCancelledPublishIsWithdrawn(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb *redis.Client) {
+		b, g := gated(t, rdb, Options{Budget: patience})
+		var wg sync.WaitGroup
+		for i := range alone {
+			wg.Go(func() { publish(t, b, draft("first", "1")) })
+			b.awaitTurn(g, i+1)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		withdrawn := make(chan error)
+		go func() {
+			_, _, err := b.Publish(ctx, []notify.Draft{draft("gone", "1")}, Idempotency{})
+			withdrawn <- err
+		}()
+		b.awaitTurn(g, alone+1)
+		cancel()
+		if err := <-withdrawn; !errors.Is(err, context.Canceled) || !errors.Is(err, redisx.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		close(g.pass)
+		wg.Wait()
+		if log := readAll(t, b, "gone"); len(log) != 0 {
+			t.Errorf("a withdrawn publish is stored: %+v", log)
+		}
+	})
+}
+
 // admitThree is a condition that lets three pass under each key, and fails where
 // the key is not its own.
 const admitThree = `
@@ -198,7 +225,7 @@ func TestPublishAdmitted(t *testing.T) {
 			a   Admission
 			err error
 		}
-		keys := append(slices.Repeat([]string{""}, maxAlone), "x", "y", "x", "broken", "x", "", "x", "y", "x")
+		keys := append(slices.Repeat([]string{""}, alone), "x", "y", "x", "broken", "x", "", "x", "y", "x")
 		results := make([]result, len(keys))
 		var wg sync.WaitGroup
 		for i, key := range keys {

@@ -34,7 +34,7 @@ type Options struct {
 	IdempotencyTTL time.Duration  // how long an idempotency key is kept; default 24 h
 	WaitReplicas   int            // replicas that must have a publish before it is acknowledged; default none
 	WaitTimeout    time.Duration  // how long they may take, beside Budget; default 250 ms
-	Admit          string         // Lua that defines admit(key, costs), for PublishAdmitted; see publish.lua. Default: everything is admitted
+	Admit          string         // Lua that defines admit(key, costs), for PublishAdmitted; see publishbatch.lua. Default: everything is admitted
 	CanaryEvery    time.Duration  // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
 	Node           string         // this node's name, in its canary; default random
 	States         redis.Scripter // client for what State and MarkRead ask; default the broker's
@@ -46,20 +46,16 @@ type Broker struct {
 	rdb redis.UniversalClient
 	o   Options
 
-	// Static: publish.lua with admit before it, and its name.
-	publishScript, publishHash string
+	publishScript, batchScript, ticketsScript luaScript // static
 
 	// offset is Redis's clock minus this node's monotonic one, in ms, as of the
-	// last answer; it dates the deadlines that publish.lua checks.
+	// last answer; the deadlines that store.lua checks are computed with it.
 	offset atomic.Int64
 	start  time.Time
 
-	batches batches
+	batches redisx.Group[*pending]
 	sub     subscription
 }
-
-//go:embed publish.lua
-var publishSource string
 
 //go:embed after.lua
 var afterSource string
@@ -102,8 +98,18 @@ func New(rdb redis.UniversalClient, o Options) *Broker {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	script := o.Admit + publishSource
-	return &Broker{rdb: rdb, o: o, publishScript: script, publishHash: redis.NewScript(script).Hash(), start: time.Now()}
+	b := &Broker{
+		rdb: rdb, o: o, start: time.Now(),
+		publishScript: newScript(storeLua, publishLua),
+		batchScript:   newScript(o.Admit, storeLua, batchLua),
+		ticketsScript: newScript(storeLua, ticketsLua),
+	}
+	b.batches = redisx.Group[*pending]{
+		MaxItems: maxBatch, MaxWeight: maxBatchBytes,
+		Weight: func(p *pending) int { return len(p.draft.Message) },
+		Send:   b.publishBatch,
+	}
+	return b
 }
 
 func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -11,107 +11,128 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"herald/internal/redisx"
 	"herald/notify"
 )
 
-// call is one run of publish.lua. Its memory is used again by later ones.
+// call is one run of a publish script. Its memory is reused by later calls.
 type call struct {
-	keys    []string
-	lengths []byte
-	tails   []byte
-	print   string
-	until   time.Time // when the publisher gives up
-	mode    []byte    // ARGV[8]: nothing, apart, or tickets
-	held    bool      // it has tickets
+	script *luaScript
+	until  time.Time // when the publisher gives up
+	wait   bool      // for replicas
 
-	// What the command is made of: it has pointers to these, for which an any needs
-	// no memory.
+	keys  []string
+	items []byte // ARGV[3]
+	tails []byte // ARGV[4]
+	last  *notify.Draft
+	extra []byte // ARGV[6] of publishbatch.lua and publishtickets.lua
+	print string // ARGV[6] of publish.lua
+
+	// Arguments are passed as pointers, because boxing a pointer in any does not allocate.
 	args    []any
 	texts   [3]string
 	numbers [5]int64
 }
 
-// apart is the mode of publishes that fail each for itself.
-const apart = "apart"
-
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-// newCall prepares a run for publishers that give up after budget. It must be
+// newCall prepares a run of s for publishers that give up after budget. It must be
 // released.
-func (b *Broker) newCall(drafts []notify.Draft, idem Idempotency, tickets []Ticket, budget time.Duration) *call {
+func newCall(s *luaScript, budget time.Duration) *call {
 	c := calls.Get().(*call)
 	*c = call{
-		keys: c.keys[:0], lengths: c.lengths[:0], tails: c.tails[:0], mode: c.mode[:0], args: c.args[:0],
-		print: idem.Print, until: time.Now().Add(budget), held: tickets != nil,
+		script: s, until: time.Now().Add(budget),
+		keys: c.keys[:0], items: c.items[:0], tails: c.tails[:0], extra: c.extra[:0], args: c.args[:0],
 	}
-	for i := range drafts {
-		d := &drafts[i]
-		c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
-		if tickets != nil {
-			c.keys = append(c.keys, tickets[i].Key)
-			c.mode = append(append(c.mode, tickets[i].Field...), ' ')
-		}
-		size := 0
-		if i == 0 || !sameTail(d, &drafts[i-1]) {
-			before := len(c.tails)
-			c.tails = notify.AppendTail(c.tails, d)
-			size = len(c.tails) - before
-		}
-		c.lengths = strconv.AppendInt(c.lengths, int64(size), 10)
-		c.lengths = append(c.lengths, ',')
-		c.lengths = strconv.AppendInt(c.lengths, ttlMillis(d), 10)
-		if d.Quiet {
-			c.lengths = append(c.lengths, 'q')
-		}
-		c.lengths = append(c.lengths, ';')
-	}
-	if idem.Key == "" {
-		c.print = ""
-		return c
-	}
-	c.keys = append(c.keys, idem.RecordKey())
 	return c
 }
 
-// release gives c's memory to later calls. The client has done with it when its
-// method returns.
-func (c *call) release() {
-	if cap(c.tails) > keptTails || cap(c.keys) > keptKeys {
-		return
+// add appends a notification. d must not change before release.
+func (c *call) add(d *notify.Draft) {
+	c.keys = append(c.keys, logKey(d.UserID), stateKey(d.UserID), expiringKey(d.UserID))
+	size := 0
+	if c.last == nil || !sameTail(d, c.last) {
+		before := len(c.tails)
+		c.tails = notify.AppendTail(c.tails, d)
+		size = len(c.tails) - before
 	}
-	clear(c.keys[:cap(c.keys)])
-	clear(c.args[:cap(c.args)])
-	calls.Put(c)
+	c.last = d
+	kind, number := kindOf(d)
+	c.items = append(append(c.items, d.UserID...), ',')
+	c.items = append(strconv.AppendInt(c.items, int64(size), 10), ',')
+	c.items = append(append(c.items, kind...), ',')
+	c.items = append(strconv.AppendInt(c.items, number, 10), ';')
 }
 
-// What a call that waits for its next use may hold.
-const (
-	keptTails = 64 << 10 // bytes
-	keptKeys  = 1024
-)
+// kindOf returns a draft's kind and number in ARGV[3].
+func kindOf(d *notify.Draft) (kind string, number int64) {
+	switch {
+	case d.Skip != 0:
+		return kindSkip, int64(d.Skip)
+	case d.Ephemeral && d.Quiet:
+		return kindSkip, 0 // neither stored nor announced
+	case d.Ephemeral:
+		return kindEphemeral, 0
+	case d.Quiet:
+		return kindQuiet, d.TTL.Milliseconds()
+	}
+	return kindStore, d.TTL.Milliseconds()
+}
 
 func sameTail(a, b *notify.Draft) bool {
 	return len(a.Message) > 0 && len(a.Message) == len(b.Message) && &a.Message[0] == &b.Message[0] &&
 		a.Kind == b.Kind && a.TraceParent == b.TraceParent
 }
 
-func ttlMillis(d *notify.Draft) int64 {
-	switch {
-	case d.Skip != 0:
-		return -int64(d.Skip)
-	case d.Ephemeral:
-		return -1
+// release gives c's memory to later calls. The client does not use it after its method
+// has returned.
+func (c *call) release() {
+	if cap(c.tails) > keptTails || cap(c.keys) > keptKeys {
+		return
 	}
-	return d.TTL.Milliseconds()
+	clear(c.keys[:cap(c.keys)])
+	clear(c.args[:cap(c.args)])
+	c.last = nil
+	calls.Put(c)
 }
 
-// run runs the script and takes Redis's time from the answer.
+// The most memory that an unused call keeps.
+const (
+	keptTails = 64 << 10 // bytes
+	keptKeys  = 1024
+)
+
+// publish runs the script and returns the want fields that follow the verdict and the time.
+func (c *call) publish(ctx context.Context, b *Broker, want int) (_ []string, replayed bool, _ error) {
+	for range 2 { // LATE reports Redis's time: try once more with a correct deadline
+		v, err := c.run(ctx, b)
+		if err != nil {
+			return nil, false, redisx.Unavailable("publish", err)
+		}
+		switch verdict := v[0]; verdict {
+		case verdictStored, verdictReplay:
+			if len(v) != 2+want {
+				return nil, false, unexpected(v)
+			}
+			return v[2:], verdict == verdictReplay, nil
+		case verdictMismatch:
+			return nil, false, ErrMismatch
+		}
+	}
+	return nil, false, redisx.Unavailable("publish", errors.New("refused as late by Redis's clock"))
+}
+
+func unexpected(v []string) error {
+	return redisx.Unavailable("publish", fmt.Errorf("unexpected reply %q", v))
+}
+
+// run runs the script and learns Redis's time from the reply.
 func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	sent := time.Now()
 	c.numbers = [...]int64{
 		int64(len(c.keys)), int64(b.o.LogLength), b.o.LogRetention.Milliseconds(), b.deadline(c.until), b.o.IdempotencyTTL.Milliseconds(),
 	}
-	c.texts = [...]string{view(c.lengths), view(c.tails), view(c.mode)}
+	c.texts = [...]string{view(c.items), view(c.tails), view(c.extra)}
 	text, err := c.eval(ctx, b)
 	if err != nil {
 		return nil, err
@@ -120,50 +141,50 @@ func (c *call) run(ctx context.Context, b *Broker) ([]string, error) {
 	if len(v) < 2 {
 		return nil, fmt.Errorf("unexpected reply %q", text)
 	}
-	if v[0] != "replay" {
-		b.learnTime(v[1], sent, v[0] == "late")
+	if v[0] != verdictReplay {
+		b.learnTime(v[1], sent, v[0] == verdictLate)
 	}
 	return v, nil
 }
 
-// waits reports whether replicas must have it. They need not for what has
-// tickets: one that takes over without the publish has its ticket still.
-func (c *call) waits(b *Broker) bool { return b.o.WaitReplicas > 0 && !c.held }
-
 func (c *call) eval(ctx context.Context, b *Broker) (string, error) {
-	text, err := c.evalBy(ctx, b, "evalsha", &b.publishHash)
+	text, err := c.evalBy(ctx, b, "evalsha", &c.script.hash)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		return c.evalBy(ctx, b, "eval", &b.publishScript)
+		return c.evalBy(ctx, b, "eval", &c.script.source)
 	}
 	return text, err
 }
 
 func (c *call) evalBy(ctx context.Context, b *Broker, command string, script *string) (string, error) {
-	if c.waits(b) {
-		return c.evalAndWait(ctx, b, command, script)
+	cmd := c.command(ctx, b, command, script)
+	if c.wait {
+		return b.evalAndWait(ctx, cmd)
 	}
-	cmd := c.command(ctx, command, script)
 	_ = b.rdb.Process(ctx, cmd) // Text returns its error
 	return cmd.Text()
 }
 
 // command is EVAL or EVALSHA.
-func (c *call) command(ctx context.Context, name string, script *string) *redis.Cmd {
+func (c *call) command(ctx context.Context, b *Broker, name string, script *string) *redis.Cmd {
 	n := &c.numbers
 	c.args = append(c.args[:0], name, script, &n[0])
 	for i := range c.keys {
 		c.args = append(c.args, &c.keys[i])
 	}
-	c.args = append(c.args, &n[1], &n[2], &c.texts[0], &c.texts[1], &n[3], &c.print, &n[4], &c.texts[2])
+	c.args = append(c.args, &n[1], &n[2], &c.texts[0], &c.texts[1], &n[3])
+	if c.script == &b.publishScript {
+		c.args = append(c.args, &c.print, &n[4])
+	} else {
+		c.args = append(c.args, &c.texts[2])
+	}
 	cmd := redis.NewCmd(ctx, c.args...)
 	cmd.SetFirstKeyPos(3)
 	return cmd
 }
 
-// evalAndWait runs the script and WAIT on one connection: WAIT counts the
-// replicas that have all writes of its own connection.
-func (c *call) evalAndWait(ctx context.Context, b *Broker, command string, script *string) (string, error) {
-	cmd := c.command(ctx, command, script)
+// evalAndWait runs the script and WAIT on one connection, because WAIT counts the replicas
+// that have all writes of its own connection.
+func (b *Broker) evalAndWait(ctx context.Context, cmd *redis.Cmd) (string, error) {
 	var wait *redis.Cmd
 	_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		if err := p.Process(ctx, cmd); err != nil {
@@ -176,7 +197,7 @@ func (c *call) evalAndWait(ctx context.Context, b *Broker, command string, scrip
 		return "", err
 	}
 	text, err := cmd.Text()
-	if verdict, _, _ := strings.Cut(text, " "); err != nil || verdict != "stored" && verdict != "replay" {
+	if verdict, _, _ := strings.Cut(text, " "); err != nil || verdict != verdictStored && verdict != verdictReplay {
 		return text, err
 	}
 	if n, err := wait.Int(); err != nil || n < b.o.WaitReplicas {
@@ -185,5 +206,5 @@ func (c *call) evalAndWait(ctx context.Context, b *Broker, command string, scrip
 	return text, nil
 }
 
-// errReplicas: stored and announced, but not yet safe.
+// errReplicas means stored and announced, but on too few replicas to be safe.
 var errReplicas = errors.New("too few replicas")

@@ -64,3 +64,22 @@ func TestPatterns(t *testing.T) {
 		t.Errorf("logged %d times:\n%s", n, log.String())
 	}
 }
+
+func TestListenRefusesMissingHandlers(t *testing.T) {
+	deliver, subscribed := func(string, notify.Frame) {}, func() {}
+	for name, h := range map[string]Handlers{
+		"no Deliver":      {Subscribed: subscribed},
+		"no Subscribed":   {Deliver: deliver},
+		"nil for channel": {Deliver: deliver, Subscribed: subscribed, Channels: map[string]func(string){"x": nil}},
+		"nil for pattern": {Deliver: deliver, Subscribed: subscribed, Patterns: map[string]func(string, string){"x*": nil}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if v, _ := recover().(string); !strings.Contains(v, "broker: Handlers.") {
+					t.Errorf("panicked with %q", v)
+				}
+			}()
+			New(nil, Options{}).Listen(t.Context(), nil, h)
+		})
+	}
+}

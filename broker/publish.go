@@ -4,12 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
-	"herald/internal/redisx"
 	"herald/notify"
 )
 
@@ -37,67 +34,76 @@ func (i Idempotency) RecordKey() string {
 	return idempotencyKey(i.Client, hex.EncodeToString(h[:]))
 }
 
-// Publish stores and announces the drafts, all or none, in one script and one
-// round trip, and returns a receipt for each, in order. With an idempotency key
-// that was used before it returns the first receipts and replayed == true.
+// Publish stores and announces the drafts, all or none, in one script and one round trip.
+// It returns a receipt for each draft, in order. With an idempotency key that was used
+// before it returns the first receipts and replayed == true. One draft without a key may
+// share its round trip with other publishes.
 //
-// A draft's message and those of the drafts before it may be the same slice:
-// one notification for many users travels to Redis once.
+// Drafts may share a message: consecutive drafts with the same slice send it once.
 //
-// After redisx.ErrUnavailable nothing has been announced, except if the answer was lost
-// on its way back, or if too few replicas had it in time (Options.WaitReplicas):
-// retry with the same idempotency key.
+// A context that ends before the publish is sent withdraws it. After redisx.ErrUnavailable
+// nothing has been announced, unless the reply was lost or too few replicas acknowledged in
+// time (Options.WaitReplicas): retry with the same idempotency key.
 func (b *Broker) Publish(ctx context.Context, drafts []notify.Draft, idem Idempotency) (_ []Receipt, replayed bool, _ error) {
 	if len(drafts) == 1 && idem.Key == "" && b.o.WaitReplicas == 0 {
-		p := b.publishOne(ctx, &drafts[0], "")
-		if p.err != nil {
-			return nil, false, p.err
+		r, _, err := b.publishOne(ctx, &drafts[0], "")
+		if err != nil {
+			return nil, false, err
 		}
-		return []Receipt{p.receipt}, false, nil
+		return []Receipt{r}, false, nil
 	}
-	return b.publishAll(ctx, drafts, idem, nil)
-}
-
-func (b *Broker) publishAll(ctx context.Context, drafts []notify.Draft, idem Idempotency, tickets []Ticket) (_ []Receipt, replayed bool, _ error) {
-	call := b.newCall(drafts, idem, tickets, b.o.Budget)
-	defer call.release()
 	budget := b.o.Budget
-	if call.waits(b) {
+	c := newCall(&b.publishScript, budget)
+	defer c.release()
+	for i := range drafts {
+		c.add(&drafts[i])
+	}
+	if idem.Key != "" {
+		c.print = idem.Print
+		c.keys = append(c.keys, idem.RecordKey())
+	}
+	if c.wait = b.o.WaitReplicas > 0; c.wait {
 		budget += b.o.WaitTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	numbers, replayed, err := call.publish(ctx, b, 2*len(drafts))
+	return c.receipts(ctx, b, len(drafts))
+}
+
+// receipts publishes n notifications.
+func (c *call) receipts(ctx context.Context, b *Broker, n int) (_ []Receipt, replayed bool, _ error) {
+	v, replayed, err := c.publish(ctx, b, 2*n)
 	if err != nil {
 		return nil, false, err
 	}
-	return receipts(numbers), replayed, nil
-}
-
-// publish runs the script, and returns the so many numbers that it answers with.
-func (c *call) publish(ctx context.Context, b *Broker, want int) (_ []int64, replayed bool, _ error) {
-	for range 2 { // a refusal as late tells Redis's time: once more with a deadline that is right
-		v, err := c.run(ctx, b)
-		if err != nil {
-			return nil, false, redisx.Unavailable("publish", err)
-		}
-		switch verdict := v[0]; verdict {
-		case "stored", "replay":
-			n, err := integers(v[2:])
-			if err != nil || len(n) != want {
-				return nil, false, redisx.Unavailable("publish", fmt.Errorf("unexpected reply %q", v))
-			}
-			return n, verdict == "replay", nil
-		case "mismatch":
-			return nil, false, ErrMismatch
+	list := make([]Receipt, n)
+	for i := range list {
+		if list[i], err = readReceipt(v[2*i], v[2*i+1]); err != nil {
+			return nil, false, unexpected(v)
 		}
 	}
-	return nil, false, redisx.Unavailable("publish", errors.New("refused as late by Redis's clock"))
+	return list, replayed, nil
 }
 
-// deadline is until by Redis's clock, in ms, less what an answer may take: a
-// publish that comes later is refused, and one that comes just in time is still
-// told so. Without any knowledge of Redis's clock there is none.
+// readReceipt reads an outcome and its number.
+func readReceipt(outcome, number string) (Receipt, error) {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return Receipt{}, err
+	}
+	switch outcome {
+	case outcomeSkipped:
+		return Receipt{Skip: notify.Skip(n)}, nil
+	case outcomeLeftOut:
+		return Receipt{LeftOut: true}, nil
+	}
+	id, err := strconv.ParseInt(outcome, 10, 64)
+	return Receipt{ID: notify.ID(id), Nodes: n}, err
+}
+
+// deadline is until by Redis's clock, in ms, less the time for the reply. Redis refuses a
+// publish that arrives later, and the reply to one that arrives just in time still reaches
+// the publisher. While Redis's clock is unknown there is no deadline.
 func (b *Broker) deadline(until time.Time) int64 {
 	offset := b.offset.Load()
 	if offset == 0 {
@@ -107,31 +113,16 @@ func (b *Broker) deadline(until time.Time) int64 {
 	return offset + until.Add(-back).Sub(b.start).Milliseconds()
 }
 
-// answerTime is more than an answer takes unless something is wrong.
+// answerTime is longer than a reply takes unless something is wrong.
 const answerTime = 25 * time.Millisecond
 
-// learnTime notes Redis's time, taken while a call that began at sent was under
-// way: as of now it is later by at most the length of the call, so deadlines err
-// on the early side. A long call teaches nothing unless it must, or nothing is
-// known: where every call is long there would never be a deadline.
+// learnTime records Redis's time, which it took during a call that began at sent. The
+// recorded offset is too small by at most the length of the call, so deadlines err on the
+// early side. The time of a long call is used only if must is set or no time is known yet;
+// otherwise there would never be a deadline where every call is long.
 func (b *Broker) learnTime(ms string, sent time.Time, must bool) {
 	n, err := strconv.ParseInt(ms, 10, 64)
 	if err == nil && (must || b.offset.Load() == 0 || time.Since(sent) < b.o.Budget/20) {
 		b.offset.Store(n - time.Since(b.start).Milliseconds())
 	}
-}
-
-// receipts reads an id and a number of subscriptions for each.
-func receipts(n []int64) []Receipt {
-	list := make([]Receipt, len(n)/2)
-	for i := range list {
-		list[i] = Receipt{ID: notify.ID(n[2*i]), Nodes: int(n[2*i+1])}
-		switch skip := -n[2*i+1]; {
-		case skip == 1:
-			list[i].LeftOut, list[i].Nodes = true, 0
-		case skip > 1:
-			list[i].Skip, list[i].Nodes = notify.Skip(skip), 0
-		}
-	}
-	return list
 }

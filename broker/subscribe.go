@@ -17,35 +17,53 @@ import (
 	"herald/notify"
 )
 
-// Handlers are called by Listen, all on its receive loop: none may block, or
-// Redis drops the subscription for its full output buffer.
+// Handlers are called by Listen, all on its receive loop. None may block, or Redis drops
+// the subscription because its output buffer is full.
 type Handlers struct {
-	// Deliver gets each message for a user: a stored or ephemeral notification,
-	// or a read frame. userID and m.Frame are only valid until it returns.
+	// Deliver gets each message for a user: a stored or ephemeral notification, or a read
+	// frame. userID and m.JSON are valid until it returns. Required.
 	Deliver func(userID string, m notify.Frame)
-	// Idle is called when all that has come is delivered and more is waited for.
-	// Default: nobody is told.
-	Idle func()
-	// Subscribed is called whenever the subscription has been made anew:
-	// anything may have been missed before.
+	// Subscribed is called after each new subscription: messages may have been missed
+	// before it. Required.
 	Subscribed func()
-	// Channels are further channels to listen on, with what to do with a payload.
+	// Idle is called when everything received has been delivered, before the next read.
+	// Optional.
+	Idle func()
+	// Channels are further channels to subscribe to, with the handler of each. Optional;
+	// no handler may be nil.
 	Channels map[string]func(payload string)
-	// Patterns are the same for channels by pattern. Where Redis's rules forbid
-	// one (ACL), all else is received without it.
+	// Patterns are further patterns to subscribe to, with the handler of each. Where Redis's
+	// ACL forbids one, Listen goes on without it. Optional; no handler may be nil.
 	Patterns map[string]func(channel, payload string)
+}
+
+// check panics if a required handler is missing.
+func (h Handlers) check() {
+	if h.Deliver == nil || h.Subscribed == nil {
+		panic("broker: Handlers.Deliver and Handlers.Subscribed are required")
+	}
+	for name, f := range h.Channels {
+		if f == nil {
+			panic("broker: Handlers.Channels has no handler for " + name)
+		}
+	}
+	for name, f := range h.Patterns {
+		if f == nil {
+			panic("broker: Handlers.Patterns has no handler for " + name)
+		}
+	}
 }
 
 // SubscriptionStats counts what came over the subscription.
 type SubscriptionStats struct {
 	Received      uint64 // messages, canaries included
-	Foreign       uint64 // plain JSON of other programs, delivered as ephemeral
+	Foreign       uint64 // plain JSON from other programs, delivered as ephemeral
 	Malformed     uint64 // not JSON, too large, or on a channel that names no user: dropped
-	Subscriptions uint64 // times the subscription was made
+	Subscriptions uint64 // times that Listen subscribed
 	Lost          uint64 // times it broke or fell silent
 }
 
-// subscription is the state that Listen shares with whoever asks for it.
+// subscription is the state of Listen that other goroutines read.
 type subscription struct {
 	heard         atomic.Int64 // ns since Broker.start when the canary was last heard; 0: deaf
 	received      atomic.Uint64
@@ -54,7 +72,7 @@ type subscription struct {
 	subscriptions atomic.Uint64
 	lost          atomic.Uint64
 	warnings      redisx.Throttle // of dropped messages
-	forbade       atomic.Bool     // a further pattern was forbidden, and that has been logged
+	forbade       atomic.Bool     // a forbidden pattern has been logged
 }
 
 // Hears reports whether this node hears its own subscription: its canary came
@@ -73,21 +91,23 @@ func (b *Broker) SubscriptionStats() SubscriptionStats {
 	}
 }
 
-// Listen keeps one subscription open on sub until ctx ends: made anew, for ever,
-// whenever it breaks or its canary has not been heard for twice
-// Options.CanaryEvery. It returns when everything it started has ended.
+// Listen keeps one subscription open on sub until ctx ends. It subscribes again whenever
+// the connection breaks, or when its canary has not been heard for twice
+// Options.CanaryEvery. It returns when its goroutines have exited. Listen panics at once
+// if a required handler is missing.
 //
-// go-redis's Channel is not used: it drops what its buffer cannot hold, and its
-// health check never waits for the answer. Neither are read timeouts: one that
-// strikes in the middle of a message leaves the reader out of step.
+// It does not use go-redis's Channel, which drops messages when its buffer is full and
+// whose health check never waits for the reply. It does not use read timeouts either: one
+// that fires in the middle of a message leaves the reader out of step.
 func (b *Broker) Listen(ctx context.Context, sub *Subscriber, h Handlers) {
+	h.check()
 	if h.Idle != nil {
 		sub.idle = h.Idle
 	}
 	r := &receiver{Broker: b, h: h}
 	sub.message = r.user
 	canaries := make(chan struct{})
-	go func() { defer close(canaries); b.sing(ctx) }()
+	go func() { defer close(canaries); b.publishCanary(ctx) }()
 	for wait := time.Duration(0); ctx.Err() == nil; {
 		began := time.Now()
 		err := r.listenOnce(ctx, sub)
@@ -116,8 +136,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// listenOnce subscribes and receives until the subscription ends. Receive
-// cannot be interrupted but by closing the connection, which the watcher does.
+// listenOnce subscribes and receives until the subscription ends. Only closing the
+// connection interrupts Receive; the watcher does that.
 func (r *receiver) listenOnce(ctx context.Context, sub *Subscriber) error {
 	b, h := r.Broker, r.h
 	channels := []string{readChannel}
@@ -131,7 +151,7 @@ func (r *receiver) listenOnce(ctx context.Context, sub *Subscriber) error {
 	defer func() { cancel(); <-watcher }()
 
 	patterns := slices.Sorted(maps.Keys(h.Patterns))
-	for _, p := range append([]string{channelPattern}, patterns...) { // one by one: each is forbidden for itself
+	for _, p := range append([]string{channelPattern}, patterns...) { // one by one: Redis forbids each separately
 		if err := ps.PSubscribe(ctx, p); err != nil {
 			return err
 		}
@@ -166,19 +186,19 @@ func (r *receiver) listenOnce(ctx context.Context, sub *Subscriber) error {
 	}
 }
 
-// forbidden logs a pattern that cannot be listened on, once.
+// forbidden logs, once, a pattern that Redis forbids.
 func (b *Broker) forbidden(pattern string, err error) {
 	if !b.sub.forbade.Swap(true) {
 		b.o.Log.Warn("Redis forbids a subscription", "pattern", pattern, "error", err)
 	}
 }
 
-// errResubscribed: go-redis has renewed the connection on its own; start over,
-// because what was published in between is lost.
+// errResubscribed means that go-redis has replaced the connection. Listen starts over,
+// because messages published in between are lost.
 var errResubscribed = errors.New("connection renewed")
 
-// watch returns when ctx ends or the canary has not been heard for too long
-// since the last time, or since watch began.
+// watch returns when ctx ends, or when the canary has not been heard for twice
+// Options.CanaryEvery.
 func (b *Broker) watch(ctx context.Context) {
 	began := time.Since(b.start)
 	t := time.NewTicker(b.o.CanaryEvery / 4)
@@ -196,13 +216,13 @@ func (b *Broker) watch(ctx context.Context) {
 	}
 }
 
-// sing publishes the canary until ctx ends.
-func (b *Broker) sing(ctx context.Context) {
+// publishCanary publishes the canary until ctx ends.
+func (b *Broker) publishCanary(ctx context.Context) {
 	name := channel(canaryMark + b.o.Node)
 	t := time.NewTicker(b.o.CanaryEvery)
 	defer t.Stop()
 	for {
-		b.singOnce(ctx, name)
+		b.publishCanaryOnce(ctx, name)
 		select {
 		case <-ctx.Done():
 			return
@@ -211,9 +231,9 @@ func (b *Broker) sing(ctx context.Context) {
 	}
 }
 
-// singOnce also asks for Redis's time: the first publish of a node may be one
-// that Redis gets too late.
-func (b *Broker) singOnce(ctx context.Context, name string) {
+// publishCanaryOnce also asks for Redis's time, so that even the first publish of a node
+// has a deadline.
+func (b *Broker) publishCanaryOnce(ctx context.Context, name string) {
 	ctx, cancel := b.budget(ctx)
 	defer cancel()
 	sent := time.Now()

@@ -16,7 +16,7 @@ var sweepSource string
 
 var sweepScript = redis.NewScript(sweepSource)
 
-// stateAfterLog is how long a user's state outlives the log; publish.lua has it too.
+// stateAfterLog is how long a user's state outlives the log.
 const stateAfterLog = 30 * 24 * 60 * 60 * 1000 // ms
 
 // Swept is what Sweep found.

@@ -7,9 +7,9 @@ import (
 	"herald/notify"
 )
 
-// Ticket admits one notification once: a field of a Redis hash, which a publish
-// takes away in the step that stores and announces. The hash belongs to whoever
-// wrote it; Field must not hold spaces.
+// Ticket lets one notification be published once: a field of a Redis hash, which a publish
+// removes in the step that stores and announces. The hash belongs to the caller's package.
+// Field must not be empty or contain spaces.
 type Ticket struct{ Key, Field string }
 
 // PublishTickets publishes, as Publish does, the drafts whose ticket still exists, and
@@ -23,6 +23,17 @@ func (b *Broker) PublishTickets(ctx context.Context, drafts []notify.Draft, tick
 	if len(tickets) != len(drafts) {
 		return nil, fmt.Errorf("publish: %d tickets for %d notifications", len(tickets), len(drafts))
 	}
-	receipts, _, err := b.publishAll(ctx, drafts, Idempotency{}, tickets)
+	c := newCall(&b.ticketsScript, b.o.Budget)
+	defer c.release()
+	for i := range drafts {
+		c.add(&drafts[i])
+	}
+	for _, ticket := range tickets {
+		c.keys = append(c.keys, ticket.Key)
+		c.extra = append(append(c.extra, ticket.Field...), ' ')
+	}
+	ctx, cancel := b.budget(ctx)
+	defer cancel()
+	receipts, _, err := c.receipts(ctx, b, len(drafts))
 	return receipts, err
 }

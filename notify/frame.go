@@ -20,9 +20,9 @@ import (
 // distinguishes it from frames that other programs publish on the channel.
 const (
 	StoredHead    = `{"type":"notification","id":`
-	storedPrev    = `,"prev":`
-	storedTS      = `,"ts":`
-	ephemeralHead = `{"type":"notification","ephemeral":true,"ts":`
+	StoredPrev    = `,"prev":`
+	StoredTS      = `,"ts":`
+	EphemeralHead = `{"type":"notification","ephemeral":true,"ts":`
 )
 
 // AppendTail appends what follows the timestamp in a notification's frame:
@@ -46,7 +46,7 @@ func AppendTail(dst []byte, d *Draft) []byte {
 // AppendEphemeral appends the frame of a notification that is never stored.
 // ts is in Unix milliseconds.
 func AppendEphemeral(dst []byte, d *Draft, ts int64) []byte {
-	dst = append(dst, ephemeralHead...)
+	dst = append(dst, EphemeralHead...)
 	dst = strconv.AppendInt(dst, ts, 10)
 	dst = append(dst, ',')
 	return AppendTail(dst, d)
@@ -63,13 +63,13 @@ func ParseStored(frame string) (id, prev ID, ok bool) {
 	if id, rest, ok = cutID(rest); !ok || id == 0 {
 		return 0, 0, false
 	}
-	if rest, ok = cut(rest, storedPrev); !ok {
+	if rest, ok = cut(rest, StoredPrev); !ok {
 		return 0, 0, false
 	}
 	if prev, rest, ok = cutID(rest); !ok || prev >= id {
 		return 0, 0, false
 	}
-	if rest, ok = cut(rest, storedTS); !ok {
+	if rest, ok = cut(rest, StoredTS); !ok {
 		return 0, 0, false
 	}
 	_, rest, ok = cutID(rest)
@@ -78,7 +78,7 @@ func ParseStored(frame string) (id, prev ID, ok bool) {
 
 // IsEphemeral reports whether frame begins as AppendEphemeral writes it.
 func IsEphemeral(frame string) bool {
-	rest, ok := cut(frame, ephemeralHead)
+	rest, ok := cut(frame, EphemeralHead)
 	if !ok || frame[len(frame)-1] != '}' {
 		return false
 	}

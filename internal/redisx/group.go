@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Group is a group commit (DeWitt et al., SIGMOD 1984): concurrent callers of Do share
-// round trips. Up to four calls go alone, at once. Further items queue, and go together
+// Group implements group commit (DeWitt et al., SIGMOD 1984): concurrent callers of Do
+// share round trips. Up to four calls go alone, at once. Further items queue, and go together
 // as one batch; at most one batch is in flight, so the queue keeps its order. The busier
 // it gets, the more a batch holds. Callers send batches themselves; a Group starts no
 // goroutine. The zero value is not usable: set the fields, then do not change them.
@@ -78,6 +78,13 @@ func (g *Group[T]) Do(ctx context.Context, item T) error {
 	*q = queued[T]{turn: q.turn, batch: q.batch[:0], items: q.items[:0]}
 	g.pool.Put(q)
 	return err
+}
+
+// Queued returns how many items wait to be sent.
+func (g *Group[T]) Queued() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queue)
 }
 
 // enter queues q and returns true, unless q may go alone.

@@ -30,11 +30,11 @@ var breaks = []struct {
 	{
 		name: "announces before it appends",
 		changes: []substitution{
-			{"broker/publish.lua", "  if seq > limit then\n", `
-  call('PUBLISH', 'user:' .. string.sub(log, 7, -6) .. ':events', frame)
+			{"broker/store.lua", "  if seq > limit then\n", `
+  call('PUBLISH', CHANNEL_PREFIX .. string.match(log, '{(.*)}') .. CHANNEL_SUFFIX, frame)
   if seq > limit then
 `},
-			{"broker/publish.lua", "announce(step * (i - 1) + 1, frame)", "'1'"},
+			{"broker/store.lua", "return int(call('PUBLISH', CHANNEL_PREFIX .. user .. CHANNEL_SUFFIX, frame))", "return '1'"},
 		},
 		scenario: "Redis out of memory",
 		caught:   []rule{ruleTwice, ruleGap},
@@ -71,7 +71,7 @@ var breaks = []struct {
 	},
 	{
 		name:     "a publish is never too late",
-		changes:  []substitution{{"broker/publish.lua", "if now > tonumber(ARGV[5]) then", "if false then"}},
+		changes:  []substitution{{"broker/store.lua", "if now > tonumber(ARGV[5]) then", "if false then"}},
 		scenario: "Redis SIGSTOP",
 		caught:   []rule{ruleGhost},
 	},
