@@ -1,14 +1,13 @@
--- Reads a piece of a user's log: so many entries, or so many bytes, whichever
--- comes first. An answer never holds more than eight entries over that,
--- whatever the size of messages.
+-- Reads a range of a user's log, limited by entries and bytes. A reply exceeds the limit of
+-- bytes by at most eight entries, whatever their size.
 --
 -- KEYS  1 log  2 state (see keys.go)
--- ARGV  1 first id  2 most entries  3 bytes of frames that are enough
--- Returns {time in ms, newest id, 1 if there may be more, frame, ttl's end,
--- frame, ttl's end, …}; the end of the ttl is as in the log.
+-- ARGV  1 first id  2 most entries  3 bytes of frames after which to stop
+-- Returns {time in ms, newest id, 1 if there may be more, frame, end of its ttl,
+-- frame, end of its ttl, …}; the end is as in the log.
 local t = redis.call('TIME')
 local now = string.format('%d', t[1] * 1000 + math.floor(t[2] / 1000))
--- Before the entries: what is announced later is found by Target.
+-- Read before the entries: a later announcement raises the repair's target.
 local answer = {now, redis.call('HGET', KEYS[2], 'last') or '0', '0'}
 local from, left, enough = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local chunk = 4
@@ -27,7 +26,7 @@ while left > 0 and enough > 0 do
   end
   from = string.format('%d', string.match(entries[#entries][1], '%d+') + 1)
   left, enough = left - want, enough - bytes
-  -- As many as the rest is good for, judged by these.
+  -- As many entries as the remaining bytes hold, judged by these.
   chunk = math.max(1, math.min(8, math.floor(enough * want / math.max(1, bytes))))
 end
 answer[3] = '1'

@@ -1,10 +1,10 @@
-// Package broker is the way through Redis: it appends notifications to each
-// user's log and announces them, reads the log, keeps how far a user has read,
-// and listens for what any node announces.
+// Package broker publishes notifications through Redis: it appends them to each user's log
+// and announces them, reads the log, keeps read positions, and subscribes to what all nodes
+// announce.
 //
-// When Redis is down nothing is accepted (redisx.ErrUnavailable: callers answer 503)
-// and nothing that was accepted is forgotten: subscriptions are renewed for
-// ever, and what was announced meanwhile is read from the log.
+// While Redis is down it accepts nothing (redisx.ErrUnavailable: callers answer 503) and
+// loses nothing it accepted: Listen subscribes again until it succeeds, and a Repairer reads
+// what was announced meanwhile from the log.
 package broker
 
 import (
@@ -37,11 +37,11 @@ type Options struct {
 	Admit          string         // Lua that defines admit(key, costs), for PublishAdmitted; see publishbatch.lua. Default: everything is admitted
 	CanaryEvery    time.Duration  // between canaries; default 1 s. A subscription that has not heard one for twice this is renewed
 	Node           string         // this node's name, in its canary; default random
-	States         redis.Scripter // client for what State and MarkRead ask; default the broker's
+	States         redis.Scripter // client for State and MarkRead; default the broker's
 	Log            *slog.Logger   // default: nothing is logged
 }
 
-// Broker speaks to one Redis primary. Its clients must never retry a write.
+// Broker uses one Redis primary. Its clients must never retry a write.
 type Broker struct {
 	rdb redis.UniversalClient
 	o   Options
@@ -68,8 +68,8 @@ var (
 	afterScript = redis.NewScript(afterSource)
 )
 
-// New returns a broker on rdb, which must be configured never to retry
-// (MaxRetries -1) and to obey contexts (ContextTimeoutEnabled).
+// New returns a broker on rdb, which must never retry (MaxRetries -1) and must respect
+// contexts' deadlines (ContextTimeoutEnabled); see redisx.Configure.
 func New(rdb redis.UniversalClient, o Options) *Broker {
 	if o.LogLength == 0 {
 		o.LogLength = 1000
@@ -116,7 +116,7 @@ func (b *Broker) budget(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, b.o.Budget)
 }
 
-// State is where a user's stream stands.
+// State is the position of a user's stream.
 type State struct {
 	Last   notify.ID // the newest id; 0 if there never was one
 	Read   notify.ID // read up to
@@ -124,13 +124,13 @@ type State struct {
 	Moved  bool      // MarkRead has moved Read
 }
 
-// State asks where the user's stream stands.
+// State reads the position of the user's stream.
 func (b *Broker) State(ctx context.Context, userID string) (State, error) {
 	return b.state(ctx, "state", userID, "", "")
 }
 
-// MarkRead moves what the user has read up to upTo: never back, never past the
-// newest id. The user's devices on every node are told if it moved.
+// MarkRead moves the user's read position to upTo: never back, never past the newest id.
+// If it moved, the same script announces it to the user's devices on all nodes.
 func (b *Broker) MarkRead(ctx context.Context, userID string, upTo notify.ID) (State, error) {
 	return b.state(ctx, "mark read", userID, strconv.FormatInt(int64(upTo), 10), readChannel)
 }

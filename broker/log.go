@@ -12,18 +12,18 @@ import (
 	"herald/notify"
 )
 
-// Page is a piece of a user's log.
+// Page is a range of a user's log.
 type Page struct {
-	Entries []notify.Frame // in order; Frame is "" where the ttl is over
+	Entries []notify.Frame // in order; JSON is "" where the ttl has ended
 	Last    notify.ID      // the user's newest id when the page was read
 	Full    bool           // there may be more after the last entry
 }
 
-// MaxPage is how many entries one read of the log returns at most.
+// MaxPage is the most entries that one read of the log returns.
 const MaxPage = 500
 
-// After reads the user's log after an id: at most limit (≤ MaxPage) entries, and
-// no further than it takes for so many bytes of frames.
+// After reads the entries after an id in the user's log: at most limit (≤ MaxPage), until
+// their frames have at least so many bytes.
 func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limit, bytes int) (Page, error) {
 	ctx, cancel := b.budget(ctx)
 	defer cancel()
@@ -52,7 +52,7 @@ func (b *Broker) After(ctx context.Context, userID string, after notify.ID, limi
 	return page, nil
 }
 
-// parseEntry reads an entry; ends is when its ttl is over, now the time, in ms.
+// parseEntry reads an entry; ends is when its ttl ends, now is the current time, in Unix ms.
 func parseEntry(frame, ends string, now int64) (notify.Frame, bool) {
 	id, prev, ok := notify.ParseStored(frame)
 	if !ok {
@@ -68,8 +68,7 @@ func parseEntry(frame, ends string, now int64) (notify.Frame, bool) {
 
 func isNil(err error) bool { return errors.Is(err, redis.Nil) }
 
-// Newest asks for the newest ids of many users in one round trip; 0 where there
-// never was one.
+// Newest reads the newest ids of many users in one round trip; 0 for a user without any.
 func (b *Broker) Newest(ctx context.Context, userIDs []string) ([]notify.ID, error) {
 	ctx, cancel := b.budget(ctx)
 	defer cancel()

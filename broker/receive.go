@@ -11,14 +11,14 @@ import (
 	"herald/notify"
 )
 
-// receiver hands on what one Listen receives. Owned by its goroutine.
+// receiver passes messages of one Listen to its handlers. Owned by its goroutine.
 type receiver struct {
 	*Broker
 	h     Handlers
-	frame []byte // of the message of another program that is being delivered
+	frame []byte // memory for the frame of another program's message
 }
 
-// receive gets what go-redis has read.
+// receive handles a message that go-redis has read.
 func (r *receiver) receive(m *redis.Message) {
 	if m.Pattern == channelPattern {
 		r.user(m.Channel, m.Payload)
@@ -45,7 +45,7 @@ func (r *receiver) control(m *redis.Message) {
 	r.h.Deliver(userID, notify.Frame{Event: "read", JSON: frame})
 }
 
-// user gets what came by channelPattern. Both texts are valid until it returns.
+// user handles a message that matched channelPattern. Both strings are valid until it returns.
 func (r *receiver) user(ch, payload string) {
 	r.sub.received.Add(1)
 	userID, ok := cutChannel(ch)
@@ -61,8 +61,8 @@ func (r *receiver) user(ch, payload string) {
 	}
 }
 
-// message passes on our own frames untouched and wraps the JSON of programs that
-// know nothing of this gateway.
+// message passes our own frames on unchanged. It wraps JSON that another program published
+// on a user's channel in an ephemeral frame.
 func (r *receiver) message(userID, payload string) {
 	if id, prev, ok := notify.ParseStored(payload); ok {
 		r.h.Deliver(userID, notify.Frame{Event: "notification", ID: id, Prev: prev, JSON: payload})
@@ -86,7 +86,7 @@ func (r *receiver) message(userID, payload string) {
 	r.h.Deliver(userID, notify.Frame{Event: "notification", JSON: view(r.frame)})
 }
 
-// drop counts a message that is delivered to nobody, and logs one a second.
+// drop counts a message that cannot be delivered, and logs at most one a second.
 func (b *Broker) drop(why, ch string) {
 	b.sub.malformed.Add(1)
 	if b.sub.warnings.Allow() {
@@ -104,5 +104,5 @@ func clip(s string, n int) string {
 // bytesOf returns the bytes of s without a copy; they must not be changed.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// view is b without a copy.
+// view returns b as a string without a copy; b must not change while it is used.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

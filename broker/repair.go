@@ -8,7 +8,7 @@ import (
 	"herald/notify"
 )
 
-// Local is what a repair needs to know of and do to the sockets on this node.
+// Local is the access of a repair to the sockets of this node (hub.Hub).
 type Local interface {
 	UserIDs(f func(userID string) bool)
 	Repair(userID string, newest notify.ID) bool
@@ -20,9 +20,8 @@ type Local interface {
 	AwaitRoom(ctx context.Context, userID string)
 }
 
-// Repairer fills the holes in local users' streams from the log, with their
-// sockets open. Few repairs run at once, however many users missed something,
-// and none is given up: while Redis is away they wait.
+// Repairer fills gaps in local users' streams from the log, while their sockets stay open.
+// At most eight repairs run at once. A repair retries until Redis answers.
 type Repairer struct {
 	b     *Broker
 	local Local
@@ -33,18 +32,18 @@ type Repairer struct {
 	wake    chan struct{} // holds one token while there may be work; never closed
 }
 
-// repairers is how many users are repaired at once.
+// repairers is the most users repaired at once.
 const repairers = 8
 
-// sweepGroup is how many users' newest ids are asked for in one round trip.
-const sweepGroup = 500
+// comparedAtOnce is the number of users whose newest ids are read in one round trip.
+const comparedAtOnce = 500
 
-// NewRepairer returns a repairer; Run makes it work.
+// NewRepairer returns a repairer. It repairs while Run runs.
 func NewRepairer(b *Broker, local Local) *Repairer {
 	return &Repairer{b: b, local: local, wake: make(chan struct{}, 1)}
 }
 
-// User asks for the repair of one user whom local has marked. It never blocks.
+// User queues the repair of one user whom Local has marked. It never blocks.
 func (r *Repairer) User(userID string) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, userID)
@@ -52,8 +51,8 @@ func (r *Repairer) User(userID string) {
 	r.signal()
 }
 
-// All asks for every local user to be compared with the log, and repaired where
-// something is missing. It never blocks.
+// All queues a comparison of every local user with the log, and a repair of those who
+// missed something. It never blocks.
 func (r *Repairer) All() {
 	r.mu.Lock()
 	r.sweep = true
@@ -68,7 +67,7 @@ func (r *Repairer) signal() {
 	}
 }
 
-// Run repairs until ctx ends, and returns when all it started has ended.
+// Run repairs until ctx ends, and returns when its goroutines have exited.
 func (r *Repairer) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -117,10 +116,9 @@ func (r *Repairer) next() (userID string, sweep, ok bool) {
 	return userID, false, true
 }
 
-// compareAll asks for the newest id of every local user, some hundreds in a
-// round trip, and queues those who have missed something.
+// compareAll reads the newest id of every local user and queues those who missed something.
 func (r *Repairer) compareAll(ctx context.Context) {
-	users := make([]string, 0, sweepGroup)
+	users := make([]string, 0, comparedAtOnce)
 	compare := func() {
 		for i, newest := range r.newest(ctx, users) {
 			if r.local.Repair(users[i], newest) {
@@ -131,7 +129,7 @@ func (r *Repairer) compareAll(ctx context.Context) {
 	}
 	r.local.UserIDs(func(userID string) bool {
 		users = append(users, userID)
-		if len(users) == sweepGroup {
+		if len(users) == comparedAtOnce {
 			compare()
 		}
 		return ctx.Err() == nil
@@ -141,7 +139,7 @@ func (r *Repairer) compareAll(ctx context.Context) {
 	}
 }
 
-// newest asks until it is answered or ctx ends.
+// newest retries until Redis answers or ctx ends.
 func (r *Repairer) newest(ctx context.Context, users []string) []notify.ID {
 	for wait := minRepairWait; ctx.Err() == nil; wait = nextRepairWait(wait) {
 		ids, err := r.b.Newest(ctx, users)
@@ -153,8 +151,8 @@ func (r *Repairer) newest(ctx context.Context, users []string) []notify.ID {
 	return nil
 }
 
-// repair reads the user's log from where the local sockets stand until nothing
-// announced is missing.
+// repair reads the user's log from the local sockets' position until no announced
+// notification is missing.
 func (r *Repairer) repair(ctx context.Context, userID string) {
 	for wait := minRepairWait; ctx.Err() == nil; {
 		target := r.local.Target(userID)
@@ -163,7 +161,7 @@ func (r *Repairer) repair(ctx context.Context, userID string) {
 			if r.local.Repaired(userID, target, target) {
 				return
 			}
-			continue // somebody has gone live meanwhile
+			continue // a socket has gone live meanwhile
 		}
 		page, err := r.b.After(ctx, userID, after, MaxPage, repairBytes)
 		if err != nil {
@@ -180,16 +178,16 @@ func (r *Repairer) repair(ctx context.Context, userID string) {
 	}
 }
 
-// awaitRoom lets the sockets write what they were given before they are given
-// more: a long repair must not look like a slow client. One that takes nothing
-// for that long is one.
+// awaitRoom waits until the sockets have written their queues: a long repair must not make
+// them look like slow consumers. It gives up after repairPatience, because a socket that
+// writes nothing for that long is one.
 func (r *Repairer) awaitRoom(ctx context.Context, userID string) {
 	ctx, cancel := context.WithTimeout(ctx, repairPatience)
 	defer cancel()
 	r.local.AwaitRoom(ctx, userID)
 }
 
-// A page of a repair is what half a socket's queue holds.
+// A page of a repair fills half a socket's queue.
 const (
 	repairBytes    = 128 << 10
 	repairPatience = 2 * time.Second

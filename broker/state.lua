@@ -1,20 +1,19 @@
--- Tells where a user's stream stands and, if asked, moves what has been read.
+-- Returns the position of a user's stream, and moves the read position if ARGV[1] says so.
 --
 -- KEYS  1 log  2 state  3 expiring (see keys.go)
--- ARGV  1 read up to this id ('' only asks); never moves back, never past the
---         newest id
---       2 channel to tell the user's devices on ('' without ARGV[1])
+-- ARGV  1 read up to this id, '' to leave it; it never moves back, nor past the newest id
+--       2 channel to announce a move on ('' without ARGV[1])
 --       3 user id
--- Returns {last, read, unread, 1 if read has moved} as texts. unread counts what is stored, retained,
--- unexpired and after read: the log numbers its entries, so the first unread
--- one tells how many there are; those whose ttl is over are subtracted.
+-- Returns {last, read, unread, 1 if read has moved} as strings. unread counts the retained,
+-- unexpired notifications after read. Log entries are numbered, so the first unread one gives
+-- the count; those whose ttl has ended are subtracted.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local int = function(n) return string.format('%.0f', n) end
 
 local s = redis.call('HMGET', KEYS[2], 'last', 'seq', 'read')
 local last, seq, read = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
-if not s[1] then -- the state was lost: what the log still has counts
+if not s[1] then -- the state was lost: count what the log still has
   local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   if newest then
     last, seq = tonumber(string.match(newest[1], '%d+')), tonumber(newest[2][4])

@@ -9,25 +9,25 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Subscriber is the client that Listen subscribes with. It reads messages for
-// users itself, where they lie in its buffer: each node gets those of all users,
-// and most are for nobody here. Everything else on the connection is go-redis's. It
-// also tells when all that Redis has sent so far has been received.
+// Subscriber is the client that Listen subscribes with. It parses messages for users in its
+// own buffer without copying, because each node gets those of all users and most have no
+// socket here. go-redis handles all other replies. It also reports when everything that
+// Redis has sent so far has been received.
 type Subscriber struct {
 	rdb *redis.Client
 
-	// Called on Listen's goroutine, which alone reads. What message gets is valid
+	// Called on Listen's goroutine, the only reader. The arguments of message are valid
 	// until it returns.
 	message func(channel, payload string)
 	idle    func()
 }
 
-// readBuffer is how much is received at once, in bytes. go-redis reads 32 KiB from
-// a subscription, whatever its Options.ReadBufferSize: a hundred messages.
+// readBuffer is the size of one read, in bytes. go-redis reads 32 KiB, about a hundred
+// messages, from a subscription, whatever Options.ReadBufferSize says.
 const readBuffer = 1 << 20
 
-// NewSubscriber returns a client by o, of which it keeps nothing, for one Listen.
-// It must be closed.
+// NewSubscriber returns a client for one Listen, configured by a copy of o. It must be
+// closed.
 func NewSubscriber(o *redis.Options) *Subscriber {
 	s := &Subscriber{message: func(string, string) {}, idle: func() {}}
 	own := *o
@@ -47,38 +47,38 @@ func NewSubscriber(o *redis.Options) *Subscriber {
 	return s
 }
 
-// Close ends the client and with it a Listen under way.
+// Close closes the client, which interrupts a running Listen.
 func (s *Subscriber) Close() error { return s.rdb.Close() }
 
-// subscriberConn is what go-redis reads a subscription from. Owned by the
-// goroutine that reads.
+// subscriberConn is the connection from which go-redis reads a subscription. Owned by the
+// reading goroutine.
 //
 //	buf  … pmessage │ pmessage │ subscribe │ pmessage │ pmess
 //	                r: ours    │ go-redis's ╯          cut  │ w
 //
-// go-redis gets whole replies only, and reads again when it has taken those: so
-// nothing overtakes anything.
+// go-redis gets complete replies only, and reads again when it has consumed them. So
+// messages and replies keep their order.
 type subscriberConn struct {
 	net.Conn
 	sub  *Subscriber
 	buf  []byte
-	r, w int  // what has come and is not dealt with: buf[r:w]
-	end  int  // of what go-redis is to have: buf[r:end]; nothing unless end > r
-	odd  bool // something came that is no reply of RESP2: all is go-redis's from there
+	r, w int  // received and not yet handled: buf[r:w]
+	end  int  // buf[r:end] is for go-redis; empty unless end > r
+	odd  bool // something was not a RESP2 reply: from there on go-redis gets everything
 }
 
 func newSubscriberConn(c net.Conn, s *Subscriber) *subscriberConn {
 	return &subscriberConn{Conn: c, sub: s, buf: make([]byte, readBuffer)}
 }
 
-// Read returns what is not a message for a user.
+// Read returns the replies that are not messages for users.
 func (c *subscriberConn) Read(p []byte) (int, error) {
 	for c.r >= c.end {
-		if c.deal(); c.r < c.end {
+		if c.dispatch(); c.r < c.end {
 			break
 		}
 		c.sub.idle()
-		c.room()
+		c.makeRoom()
 		n, err := c.Conn.Read(c.buf[c.w:])
 		c.w += n
 		if err != nil && n == 0 {
@@ -90,8 +90,8 @@ func (c *subscriberConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// deal hands on messages until something else comes, or the rest is not all there.
-func (c *subscriberConn) deal() {
+// dispatch handles messages until another reply comes or the rest is incomplete.
+func (c *subscriberConn) dispatch() {
 	for c.r < c.w && !c.odd {
 		b := c.buf[c.r:c.w]
 		channel, payload, n := cutMessage(b)
@@ -112,8 +112,8 @@ func (c *subscriberConn) deal() {
 	}
 }
 
-// room makes room behind what has come.
-func (c *subscriberConn) room() {
+// makeRoom frees space at the end of buf.
+func (c *subscriberConn) makeRoom() {
 	if c.r > 0 {
 		c.w = copy(c.buf, c.buf[c.r:c.w])
 		c.r, c.end = 0, 0
@@ -126,11 +126,11 @@ func (c *subscriberConn) room() {
 	}
 }
 
-// messageHead is how a message that comes by channelPattern begins.
+// messageHead is the beginning of a message that matched channelPattern.
 var messageHead = []byte("*4\r\n$8\r\npmessage\r\n$" + strconv.Itoa(len(channelPattern)) + "\r\n" + channelPattern + "\r\n")
 
-// cutMessage returns the channel and payload of such a message at the beginning of
-// b, and its length; 0 if something else is there, -1 if its end has not come.
+// cutMessage returns the channel, payload and length n of such a message at the beginning
+// of b. n is 0 if b begins with something else, -1 if the message is incomplete.
 func cutMessage(b []byte) (channel, payload []byte, n int) {
 	if !bytes.HasPrefix(b, messageHead) {
 		if bytes.HasPrefix(messageHead, b) {
@@ -153,8 +153,8 @@ func cutMessage(b []byte) (channel, payload []byte, n int) {
 	return channel, payload, n
 }
 
-// bulk reads a bulk string, "$1\r\na\r\n" or, for null, "$-1\r\n"; size is how long
-// all of that is, -1 if its end has not come, 0 if it is something else.
+// bulk reads a bulk string, "$1\r\na\r\n", or "$-1\r\n" for null. size is its whole length,
+// -1 if it is incomplete, 0 if b begins with something else.
 func bulk(b []byte) (text []byte, size int) {
 	n, line := number(b, '$')
 	if line <= 0 || n < 0 {
@@ -170,9 +170,9 @@ func bulk(b []byte) (text []byte, size int) {
 	return b[line : line+n], size
 }
 
-// replyLen is the length of the reply of RESP2 that b begins with
-// (https://redis.io/docs/latest/develop/reference/protocol-spec/); 0 if its end
-// has not come, -1 if it is none.
+// replyLen returns the length of the RESP2 reply at the beginning of b
+// (https://redis.io/docs/latest/develop/reference/protocol-spec/); 0 if it is incomplete,
+// -1 if b begins with something else.
 func replyLen(b []byte) (n int) {
 	for replies := 1; replies > 0; replies-- {
 		if n == len(b) {
@@ -205,8 +205,8 @@ func replyLen(b []byte) (n int) {
 	return n
 }
 
-// number reads a line of a type and a length, as "$12\r\n", or "$-1\r\n"; line is
-// how long that is, -1 if its end has not come, 0 if it is something else.
+// number reads a line of a type and a length, such as "$12\r\n" or "$-1\r\n". line is the
+// line's length, -1 if it is incomplete, 0 if b begins with something else.
 func number(b []byte, kind byte) (v, line int) {
 	const longest = len("$2147483647\r\n")
 	line = bytes.IndexByte(b[:min(len(b), longest)], '\n') + 1

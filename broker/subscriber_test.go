@@ -178,7 +178,7 @@ func TestBufferShrinks(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%d messages", len(got))
 	}
-	if c.room(); len(c.buf) > readBuffer {
+	if c.makeRoom(); len(c.buf) > readBuffer {
 		t.Errorf("a buffer of %d bytes", len(c.buf))
 	}
 }

@@ -19,18 +19,18 @@ var sweepScript = redis.NewScript(sweepSource)
 // stateAfterLog is how long a user's state outlives the log.
 const stateAfterLog = 30 * 24 * 60 * 60 * 1000 // ms
 
-// Swept is what Sweep found.
+// Swept counts what Sweep changed.
 type Swept struct {
 	Logs     int // removed: their newest notification is older than the retention
 	Expiring int // lists of expiring ids removed: their log is gone
 	Bounded  int // keys that had no expiry, and have one now
 }
 
-// Sweep removes the logs of users who got nothing for longer than the retention. Redis
-// expires most of them by itself; what is left are those stored under a longer
-// retention than now, and keys that lost their expiry. It looks and removes in one
-// step: a log that is appended to meanwhile stays. It is for a nightly job, a few
-// hundred users a call.
+// Sweep removes the logs of users who got no notification for longer than the retention,
+// and gives keys without an expiry one. Redis expires most logs; those left were stored
+// under a longer retention, or lost their expiry. Each user is checked and changed in one
+// step, so a log with a new entry stays. Call it from a nightly job with a few hundred users
+// at a time.
 func (b *Broker) Sweep(ctx context.Context, userIDs []string) (Swept, error) {
 	var keys []string
 	for _, id := range userIDs {

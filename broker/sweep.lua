@@ -1,6 +1,6 @@
--- Removes what is left of users who got nothing for longer than the retention.
--- Keys expire by themselves; this is for those whose expiry is not what it should be:
--- the retention has been shortened since, or the expiry was lost.
+-- Removes the logs of users who got no notification for longer than the retention. Redis
+-- expires keys; this is for keys with a wrong expiry: the retention was shortened, or the
+-- expiry was lost.
 --
 -- KEYS  three for each user: log, state and expiring (see keys.go)
 -- ARGV  1 retention of a log, ms  2 life of a state after its log, ms
@@ -33,7 +33,7 @@ for k = 1, #KEYS, 3 do
   if not newest then
     lists = lists + redis.call('DEL', expiring)
   end
-  -- Never removed here: with the log gone, it alone knows which ids were used.
+  -- Never removed here: without the log, only the state holds the last used id.
   bound(state, retention + after)
 end
 return {logs, lists, bounded}

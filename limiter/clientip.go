@@ -7,15 +7,14 @@ import (
 	"strings"
 )
 
-// ClientIP is the address of the client behind our own proxies. peer is who
-// opened the connection; xForwardedFor is every value of that header, in the
-// order received. Proxies append, so the list is walked from its right end, only
-// for as long as whoever wrote the next entry is trusted: the first address that
-// is not a trusted proxy is the client, and whatever stands to its left is its
-// own claim. An entry that is not an address (or is empty) ends the walk at the
-// last address known. Without trusted proxies the header is never read.
+// ClientIP returns the address of the client behind our own proxies. peer is the address
+// that opened the connection; xForwardedFor has all values of that header, in the order
+// received. Proxies append to it, so it is read from its right end, as long as the writer of
+// the next entry is a trusted proxy. The first untrusted address is the client; entries to
+// its left are the client's own claims. An empty or invalid entry stops the search at the
+// last valid address. Without trusted proxies the header is never read.
 //
-// The answer has no zone and is never an IPv4-mapped IPv6 address.
+// The result has no zone and is never an IPv4-mapped IPv6 address.
 func ClientIP(peer netip.Addr, xForwardedFor []string, trusted []netip.Prefix) netip.Addr {
 	client := bare(peer)
 	for i := len(xForwardedFor) - 1; i >= 0; i-- {
@@ -36,7 +35,7 @@ func ClientIP(peer netip.Addr, xForwardedFor []string, trusted []netip.Prefix) n
 	return client
 }
 
-// cutLast splits off a list's last entry; more says that entries are left.
+// cutLast splits off a list's last entry; more reports whether entries are left.
 func cutLast(list string) (rest, entry string, more bool) {
 	comma := strings.LastIndexByte(list, ',')
 	if comma < 0 {
@@ -72,8 +71,8 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 }
 
 // ParsePrefixes reads comma-separated CIDR prefixes and single addresses
-// ("10.0.0.0/8, 192.0.2.7, fd00::/8"). Blank means none. IPv4-mapped prefixes
-// come out as the IPv4 prefixes they mean, which is what ClientIP compares with.
+// ("10.0.0.0/8, 192.0.2.7, fd00::/8"). Blank means none. It returns IPv4-mapped prefixes
+// as IPv4 prefixes, because ClientIP compares unmapped addresses.
 func ParsePrefixes(csv string) ([]netip.Prefix, error) {
 	if strings.Trim(csv, " \t") == "" {
 		return nil, nil

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Decision is the answer to one Allow.
+// Decision is the result of one Allow.
 type Decision struct {
 	Allowed    bool
 	FailedOpen bool // allowed because Redis gave no answer in time
@@ -18,8 +18,8 @@ type Decision struct {
 	ResetAfter time.Duration // until the window's oldest entry leaves it; 0: it is empty
 	RetryAfter time.Duration // until this very cost could be admitted; 0 when allowed, Limit.Per when TooCostly
 
-	// Now is Redis's clock at the decision. When Redis did not answer it is this
-	// node's, and serves the reset header only: nothing is ever decided by it.
+	// Now is Redis's clock at the decision. If Redis did not answer it is this node's clock,
+	// which only the reset header uses; it decides nothing.
 	Now time.Time
 
 	cause error // of FailedOpen
@@ -38,9 +38,9 @@ func ceilSeconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)
 }
 
-// Headers yields the headers of every answer to a limited request, Retry-After
-// among them when it was denied, and nothing where nothing is limited:
-// X-RateLimit-*, and draft-ietf-httpapi-ratelimit-headers. Costs one allocation.
+// Headers yields the headers for the answer to a limited request: X-RateLimit-*, those of
+// draft-ietf-httpapi-ratelimit-headers, and Retry-After if it was denied. It yields nothing
+// if nothing is limited. It allocates once.
 func (d Decision) Headers() iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
 		if !d.Limit.Off() {
@@ -68,8 +68,8 @@ func (d Decision) yieldHeaders(yield func(name, value string) bool) {
 	}
 }
 
-// appendValues writes the values one after the other and where each of them
-// ends; a header that is not sent has none.
+// appendValues appends the values and stores the end of each in ends. The value of a header
+// that is not sent is empty.
 func (d Decision) appendValues(b []byte, ends *[len(headerNames)]int) []byte {
 	b = strconv.AppendInt(b, int64(d.Limit.N), 10)
 	ends[0] = len(b)
@@ -88,14 +88,14 @@ func (d Decision) appendValues(b []byte, ends *[len(headerNames)]int) []byte {
 	return b
 }
 
-// resetUnix is the moment of the reset in Unix seconds, rounded up.
+// resetUnix returns the time of the reset in Unix seconds, rounded up.
 func (d Decision) resetUnix() int64 {
 	const second = int64(time.Second / time.Microsecond)
 	return (d.Now.Add(d.ResetAfter).UnixMicro() + second - 1) / second
 }
 
-// appendItem writes one structured-field item (RFC 9651, 3.3) named after the
-// scope, which New keeps free of quotes and backslashes.
+// appendItem appends one structured-field item (RFC 9651, 3.3) named after the scope. New
+// refuses scopes with quotes or backslashes.
 func (d Decision) appendItem(b []byte, p1 string, v1 int64, p2 string, v2 int64) []byte {
 	b = append(append(append(b, '"'), d.Scope...), '"')
 	b = strconv.AppendInt(append(b, p1...), v1, 10)

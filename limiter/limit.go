@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// Limit is how much any window of length Per may hold. The zero Limit is none
-// at all.
+// Limit is the most cost that any window of length Per may hold. The zero Limit limits
+// nothing.
 type Limit struct {
 	N   int           // cost, 1 to MaxN
 	Per time.Duration // whole milliseconds, so that the key's expiry can follow it
 }
 
-// What ParseLimit accepts.
+// The range that ParseLimit accepts.
 const (
 	MaxN   = 1_000_000_000
 	MinPer = time.Second
 	MaxPer = 24 * time.Hour
 )
 
-// Off says that nothing is limited.
+// Off reports whether nothing is limited.
 func (l Limit) Off() bool { return l == Limit{} }
 
 // ParseLimit reads "1000/1m": N, a slash, and a Go duration. "off" is the zero Limit.
@@ -68,7 +68,7 @@ func parsePer(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// String is what ParseLimit reads: "1000/1m", "off".
+// String returns the form that ParseLimit reads: "1000/1m" or "off".
 func (l Limit) String() string {
 	if l.Off() {
 		return "off"
@@ -83,8 +83,8 @@ func (l Limit) String() string {
 	return strconv.Itoa(l.N) + "/" + per
 }
 
-// check refuses what a program, not an operator, got wrong. Windows shorter than
-// MinPer work, and tests use them.
+// check refuses a limit that New cannot work with. Windows shorter than MinPer work, and
+// tests use them.
 func (l Limit) check() error {
 	if l.Off() {
 		return nil

@@ -5,11 +5,10 @@ import (
 	"strconv"
 )
 
-// Subject is whom an address stands for: an IPv4 address itself (also when it
-// comes mapped into IPv6), an IPv6 address its /64, which is the least that one
-// customer is given (RFC 6177) and within which addresses are free. IPv6 is
-// written as its four groups, "2001-db8-0-1", since a key's parts hold no ':'.
-// All unknown addresses (the zero Addr) share the subject "unknown".
+// Subject returns the subject of a client's address. For IPv4, also mapped into IPv6, it is
+// the address. For IPv6 it is the /64, written as "2001-db8-0-1" because parts of a key
+// contain no ':'. A /64 is the least that one customer gets (RFC 6177), and its addresses
+// cost nothing. Invalid addresses (the zero Addr) share the subject "unknown".
 func Subject(addr netip.Addr) string {
 	addr = addr.Unmap()
 	switch {

@@ -12,9 +12,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// windowKey is the zset of what one subject was admitted: score = when in µs by
-// Redis's clock, member = <sum>:<cost>[:<skew>] as window.lua says. It lives for
-// one window after the newest entry.
+// windowKey: zset of one subject's admissions; score is the time in µs by Redis's clock,
+// member is <sum>:<cost>[:<skew>] as window.lua says. Lives for one window after the newest
+// entry.
 func windowKey(scope, subject string) string {
 	return "ratelimit:" + scope + ":" + redisx.Escape(subject)
 }
@@ -24,7 +24,7 @@ var windowSource string
 
 var windowScript = redis.NewScript(windowSource + "return sliding_window(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3])\n")
 
-// verdict is the script's answer to one cost.
+// verdict is the script's decision on one cost.
 type verdict struct {
 	clock     time.Time     // Redis's
 	wait      time.Duration // 0: admitted
@@ -32,7 +32,7 @@ type verdict struct {
 	reset     time.Duration
 }
 
-// window is how one limiter asks Redis.
+// window calls the script for one limiter.
 type window struct {
 	rdb    redis.Scripter
 	limit  any // ARGV[1]
@@ -43,9 +43,9 @@ func newWindow(rdb redis.Scripter, limit Limit) window {
 	return window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
 }
 
-// ask runs the script once for all costs, in order: one round trip, two when
-// Redis does not have the script yet. After an error the costs may have been
-// counted all the same, when only the answer was lost.
+// ask runs the script once for all costs, in order: one round trip, or two if Redis does not
+// have the script yet. After an error the costs may still have been counted, because only
+// the reply may have been lost.
 func (w window) ask(ctx context.Context, key string, costs []int) (replies, error) {
 	text := strconv.AppendInt(make([]byte, 0, 24), int64(costs[0]), 10)
 	for _, n := range costs[1:] {
@@ -61,7 +61,7 @@ func (w window) ask(ctx context.Context, key string, costs []int) (replies, erro
 	return r, nil
 }
 
-// replies is what the script returned: the clock, then three numbers for each cost.
+// replies is the reply of the script: the clock, then three numbers for each cost.
 type replies []int64
 
 func (r replies) verdict(i int) verdict {

@@ -1,5 +1,5 @@
--- May each of these costs pass now? Asked of one sliding window, exactly, by Redis's clock.
--- A function, which window.go and other rooms' scripts call.
+-- Decides which costs pass now in one exact sliding window, by Redis's clock.
+-- Defines a function, for window.go and for scripts of other packages (Limiter.Lua).
 --
 -- key     zset  ratelimit:<scope>:<subject>
 -- limit   cost that any window may hold, 1 to 1e9

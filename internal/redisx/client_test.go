@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gate is a hook that lets nothing pass while it is shut, and counts.
+// gate is a hook that holds scripts back until open is closed, and counts them.
 type gate struct {
 	arrived chan int // the size of each pipeline, 1 for a command by itself
 	open    chan struct{}
@@ -88,8 +88,8 @@ func say(ctx context.Context, t *testing.T, c *Client, text string) {
 	}
 }
 
-// line tells of callers that wait, alone or in the line: only then is the context
-// asked for its end.
+// line reports callers that wait, in flight or queued: only then is the context's Done
+// channel read.
 type line chan struct{}
 
 type arriving struct {
@@ -142,8 +142,8 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestNotLoaded: a script that Redis does not know is told to each, and Run sends
-// its source.
+// TestNotLoaded: each caller of a script that Redis does not have gets NOSCRIPT, and Run
+// sends the source.
 func TestNotLoaded(t *testing.T) {
 	c, _, open := crowded(t)
 	script := redis.NewScript(`return ARGV[1] .. 'new'`)
@@ -161,7 +161,7 @@ func TestNotLoaded(t *testing.T) {
 	work.Wait()
 }
 
-// TestGivesUp: a caller leaves the line when its context ends, and is not sent.
+// TestGivesUp: a queued script is withdrawn when its context ends, and is not sent.
 func TestGivesUp(t *testing.T) {
 	c, g, open := crowded(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -183,8 +183,8 @@ func TestGivesUp(t *testing.T) {
 	}
 }
 
-// TestEachItsOwnTime: while Redis is silent each caller is answered when its own
-// context ends, whoever's batch it is in.
+// TestEachItsOwnTime: while Redis does not answer, each caller returns at its own deadline,
+// whatever batch its script is in.
 func TestEachItsOwnTime(t *testing.T) {
 	srv := redistest.Start(t)
 	rdb := redis.NewClient(Configure(&redis.Options{Addr: srv.Addr, ReadTimeout: time.Minute}, 0))
@@ -220,8 +220,8 @@ func TestEachItsOwnTime(t *testing.T) {
 	work.Wait()
 }
 
-// TestPanic: where the client panics each of the batch hears of it, and the line
-// goes on.
+// TestPanic: if the client panics, each caller of the batch gets an error, and later calls
+// work.
 func TestPanic(t *testing.T) {
 	c, g, open := crowded(t)
 	g.panics = true
