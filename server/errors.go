@@ -23,8 +23,6 @@ import (
 	"herald/sessions"
 )
 
-const closeExpired = notify.CloseExpired
-
 // problem is an error as the client sees it: application/problem+json (RFC 9457).
 type problem struct {
 	status     int
@@ -37,20 +35,20 @@ func (p *problem) Error() string { return p.code + ": " + p.detail }
 
 // Problems without variable parts.
 var (
-	errNotFound    = &problem{status: 404, code: "not_found", detail: "there is nothing at this path"}
-	errMethod      = &problem{status: 405, code: "method_not_allowed", detail: "this path does not support this method; see Allow"}
-	errEncoding    = &problem{status: 415, code: "unsupported_encoding", detail: "Content-Encoding is not supported: send the body uncompressed"}
-	errType        = &problem{status: 415, code: "unsupported_media_type", detail: "Content-Type must be application/json"}
-	errBody        = &problem{status: 413, code: "too_large", detail: "the body is larger than 1 MiB"}
-	errHead        = &problem{status: 431, code: "header_too_large", detail: "the request's head is larger than 16 KiB"}
-	errDraining    = &problem{status: 503, code: "draining", detail: "this node is shutting down", retryAfter: 1}
-	errOverloaded  = &problem{status: 503, code: "overloaded", detail: "this node has reached its maximum of connections", retryAfter: 5}
-	errDeaf        = &problem{status: 503, code: "unavailable", detail: "this node has lost its subscription to Redis", retryAfter: 1}
-	errUnavailable = &problem{status: 503, code: "unavailable", detail: "Redis is not available", retryAfter: 1}
-	errSession     = &problem{status: 404, code: "not_found", detail: "this session does not exist, or has ended"}
-	errScheduled   = &problem{status: 404, code: "not_found", detail: "this scheduled notification does not exist: it was delivered, cancelled or never scheduled"}
-	errRunning     = &problem{status: 409, code: "idempotency_in_progress", detail: "the first request with this Idempotency-Key is still running", retryAfter: 1}
-	errInternal    = &problem{status: 500, code: "internal", detail: "internal error; the log of this node has the details"}
+	errNotFound      = &problem{status: 404, code: "not_found", detail: "there is nothing at this path"}
+	errMethod        = &problem{status: 405, code: "method_not_allowed", detail: "this path does not support this method; see Allow"}
+	errEncoding      = &problem{status: 415, code: "unsupported_encoding", detail: "Content-Encoding is not supported: send the body uncompressed"}
+	errType          = &problem{status: 415, code: "unsupported_media_type", detail: "Content-Type must be application/json"}
+	errBody          = &problem{status: 413, code: "too_large", detail: "the body is larger than 1 MiB"}
+	errHead          = &problem{status: 431, code: "header_too_large", detail: "the request's head is larger than 16 KiB"}
+	errDraining      = &problem{status: 503, code: "draining", detail: "this node is shutting down", retryAfter: 1}
+	errOverloaded    = &problem{status: 503, code: "overloaded", detail: "this node has reached its maximum of connections", retryAfter: 5}
+	errNotSubscribed = &problem{status: 503, code: "unavailable", detail: "this node has lost its subscription to Redis", retryAfter: 1}
+	errUnavailable   = &problem{status: 503, code: "unavailable", detail: "Redis is not available", retryAfter: 1}
+	errSession       = &problem{status: 404, code: "not_found", detail: "this session does not exist, or has ended"}
+	errScheduled     = &problem{status: 404, code: "not_found", detail: "this scheduled notification does not exist: it was delivered, cancelled or never scheduled"}
+	errRunning       = &problem{status: 409, code: "idempotency_in_progress", detail: "the first request with this Idempotency-Key is still running", retryAfter: 1}
+	errInternal      = &problem{status: 500, code: "internal", detail: "internal error; the log of this node has the details"}
 )
 
 func badRequest(detail string) *problem {

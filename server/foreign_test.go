@@ -26,6 +26,13 @@ func (h *house) keepSession(key, user string) {
 	h.redis.SetTTL(key, time.Hour)
 }
 
+// sessionEvent passes a keyspace notification on, as cmd/gateway does.
+func (h *house) sessionEvent(key, event string) {
+	if handle, ok := h.foreign.Changed("__keyspace@0__:"+key, event); ok {
+		h.Streams.SessionChanged(handle, h.foreign.Users(handle))
+	}
+}
+
 // wantClose reads until the end, which must have that code.
 func (c *wsClient) wantClose(code notify.CloseCode) {
 	c.t.Helper()
@@ -53,7 +60,7 @@ func (c *wsClient) wantType(want string) {
 func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
 	h := newHouse(t, withForeign(func(h *house) {
 		h.redis.Del(sessionKey)
-		h.SessionEvent("__keyspace@0__:"+sessionKey, "del")
+		h.sessionEvent(sessionKey, "del")
 	}))
 	h.keepSession(sessionKey, "42")
 	h.connectWith(sessionCookie, "").wantClose(notify.CloseRevoked)
@@ -69,9 +76,9 @@ func TestForeignSessionEvents(t *testing.T) {
 	for _, c := range []*wsClient{a, b, other} {
 		c.wantType("hello")
 	}
-	tell := func(event string) { h.SessionEvent("__keyspace@0__:"+sessionKey, event) }
+	tell := func(event string) { h.sessionEvent(sessionKey, event) }
 	tell("del") // a lie
-	h.SessionEvent("__keyspace@0__:session:nobody-knows-it", "del")
+	h.sessionEvent("session:never-used", "del")
 	h.publish("42", `1`)
 	a.wantType("notification")
 	b.wantType("notification")

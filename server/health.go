@@ -27,7 +27,7 @@ func (s *Server) readiness() error {
 	case s.Hub.Draining():
 		return errDraining
 	case !s.Broker.Hears():
-		return errDeaf
+		return errNotSubscribed
 	}
 	return nil
 }

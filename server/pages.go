@@ -48,14 +48,14 @@ const demoPrefix = "/demo/as/:user"
 // demo registers the demo's routes, on which anyone can log in as anyone and send to
 // anyone.
 func (s *Server) demo() {
-	s.on("/demo/login", methods{"POST": {s.demoLogin}})
+	s.on("/demo/login", methods{"POST": {s.manage(s.demoLogin)}})
 	s.on(demoPrefix+"/", methods{"GET": {s.page}})
 	s.on(demoPrefix+"/notify", methods{"POST": {s.demoNotify}})
-	s.on(demoPrefix+"/sessions", methods{"DELETE": {s.demoLogOutEverywhere}})
+	s.on(demoPrefix+"/sessions", methods{"DELETE": {s.manage(s.demoLogOutEverywhere)}})
 	s.user(demoPrefix)
 }
 
-func (s *Server) demoLogin(c *fiber.Ctx) error {
+func (s *Server) demoLogin(c *fiber.Ctx, m SessionManager) error {
 	if err := s.limit(c, s.Connect, "demo", 1); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Server) demoLogin(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	id, session, err := s.Sessions.Create(s.ctx, r.UserID, nil)
+	id, session, err := m.Create(s.ctx, r.UserID, nil)
 	if err != nil {
 		return err
 	}
@@ -85,11 +85,11 @@ func (s *Server) demoNotify(c *fiber.Ctx) error {
 	return s.notifyOne(c)
 }
 
-func (s *Server) demoLogOutEverywhere(c *fiber.Ctx) error {
+func (s *Server) demoLogOutEverywhere(c *fiber.Ctx, m SessionManager) error {
 	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
 		return err
 	}
 	s.setCookie(c, "", "/demo/as/"+v.UserID+"/", time.Unix(1, 0))
-	return s.revokeAll(c, v.UserID)
+	return s.revokeAll(c, m, v.UserID)
 }

@@ -15,7 +15,7 @@ func (s *Server) routes() {
 	s.on("/notify/batch", methods{"POST": {s.publisher(auth.ScopePublish), s.notifyBatch}})
 	s.on("/scheduled/:id", methods{"DELETE": {s.publisher(auth.ScopePublish), s.cancelScheduled}})
 	s.on("/users/:user/scheduled", methods{"GET": {s.publisher(auth.ScopePublish), s.listScheduled}})
-	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.ownSessions, s.createSession}})
+	s.on("/sessions", methods{"POST": {s.publisher(auth.ScopeSessions), s.manage(s.createSession)}})
 
 	// Browsers: JWT or session cookie. Before /sessions/:handle, which would match "current".
 	s.user("")
@@ -24,12 +24,12 @@ func (s *Server) routes() {
 	}
 
 	s.on("/sessions/:handle", methods{
-		"PATCH":  {s.publisher(auth.ScopeSessions), s.ownSessions, s.updateSession},
-		"DELETE": {s.publisher(auth.ScopeSessions), s.ownSessions, s.revokeSession},
+		"PATCH":  {s.publisher(auth.ScopeSessions), s.manage(s.updateSession)},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.manage(s.revokeSession)},
 	})
 	s.on("/users/:user/sessions", methods{
-		"GET":    {s.publisher(auth.ScopeSessions), s.ownSessions, s.listSessions},
-		"DELETE": {s.publisher(auth.ScopeSessions), s.ownSessions, s.revokeUser},
+		"GET":    {s.publisher(auth.ScopeSessions), s.manage(s.listSessions)},
+		"DELETE": {s.publisher(auth.ScopeSessions), s.manage(s.revokeUser)},
 	})
 
 	s.on("/users/:user/presence", methods{"GET": {s.publisher(auth.ScopePresence), s.presence}})

@@ -12,8 +12,8 @@ import (
 	"herald/notify"
 )
 
-// This file is the user's own API: what a browser may ask and do with the same
-// credentials as its stream.
+// This file is the user's own API. A browser calls it with the same credentials as its
+// stream.
 
 // defaultInbox and maxInbox are how many notifications GET /inbox returns.
 const (
@@ -22,7 +22,7 @@ const (
 	inboxBytes   = 1 << 20 // of one read of the log
 )
 
-// inbox is GET /inbox: a page of what is stored after an id, newest last.
+// inbox is GET /inbox: a page of the notifications stored after an id, newest last.
 func (s *Server) inbox(c *fiber.Ctx) error {
 	v, err := s.visit(c, auth.OriginOptional, plainHTTP)
 	if err != nil {
@@ -43,8 +43,8 @@ func (s *Server) inbox(c *fiber.Ctx) error {
 	return sendJSON(c, appendInbox(nil, items, state, next))
 }
 
-// appendInbox puts the frames into the answer byte for byte, which encoding/json
-// would not.
+// appendInbox copies the frames into the answer byte for byte; encoding/json would
+// re-encode them.
 func appendInbox(b []byte, items []string, state broker.State, next notify.ID) []byte {
 	b = append(b, `{"items":[`...)
 	for i, frame := range items {
@@ -81,9 +81,8 @@ func inboxQuery(c *fiber.Ctx) (after notify.ID, limit int, err error) {
 	return after, limit, nil
 }
 
-// inboxPage reads on past entries whose ttl is over until the page is full or
-// the log ends. next is what to pass as after for the following page; 0: this
-// was the last.
+// inboxPage skips expired entries, until the page is full or the log ends. next is the
+// value of after for the following page; 0 after the last page.
 func (s *Server) inboxPage(userID string, after notify.ID, limit int) (items []string, next notify.ID, err error) {
 	for {
 		page, err := s.Broker.After(s.ctx, userID, after, limit-len(items), inboxBytes)
@@ -141,19 +140,35 @@ func (s *Server) currentSession(c *fiber.Ctx) error {
 	if v.SessionHandle == "" {
 		return errNoSession
 	}
-	if s.Foreign != nil {
+	m, ok := s.Sessions.(SessionManager)
+	if !ok {
 		return answerJSON(c, fiber.StatusOK, showForeign(v))
 	}
-	session, err := s.Sessions.Peek(s.ctx, v.SessionHandle)
+	session, err := m.Peek(s.ctx, v.SessionHandle)
 	if err != nil {
 		return err
 	}
 	return answerJSON(c, fiber.StatusOK, showSession("", session))
 }
 
+// foreignSession is what GET /sessions/current shows of another program's session.
+type foreignSession struct {
+	Handle    string     `json:"handle"`
+	UserID    string     `json:"userId"`
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+}
+
+func showForeign(v visitor) foreignSession {
+	shown := foreignSession{Handle: v.SessionHandle, UserID: v.UserID}
+	if !v.Expires.IsZero() {
+		shown.ExpiresAt = &v.Expires
+	}
+	return shown
+}
+
 var errNoSession = &problem{status: 404, code: "not_found", detail: "these credentials are a token, not a session"}
 
-// logOut is DELETE /sessions/current: it revokes the session and takes the cookie back.
+// logOut is DELETE /sessions/current: it revokes the session and deletes the cookie.
 func (s *Server) logOut(c *fiber.Ctx) error {
 	v, err := s.visit(c, auth.OriginRequired, plainHTTP)
 	if err != nil {
@@ -162,17 +177,16 @@ func (s *Server) logOut(c *fiber.Ctx) error {
 	if v.SessionHandle == "" {
 		return errNoSession
 	}
-	if s.Foreign != nil {
-		return errForeign
-	}
-	if err := s.Sessions.Revoke(s.ctx, v.SessionHandle); err != nil {
-		return err
-	}
-	s.setCookie(c, "", strings.TrimSuffix(strings.Clone(c.Path()), "sessions/current"), time.Unix(1, 0))
-	return answerJSON(c, fiber.StatusOK, revokedBody{Revoked: 1})
+	return s.manage(func(c *fiber.Ctx, m SessionManager) error {
+		if err := m.Revoke(s.ctx, v.SessionHandle); err != nil {
+			return err
+		}
+		s.setCookie(c, "", strings.TrimSuffix(strings.Clone(c.Path()), "sessions/current"), time.Unix(1, 0))
+		return answerJSON(c, fiber.StatusOK, revokedBody{Revoked: 1})
+	})(c)
 }
 
-// setCookie sets the session cookie, or takes it back with an expiry in the past.
+// setCookie sets the session cookie. An expiry in the past deletes it.
 func (s *Server) setCookie(c *fiber.Ctx, id, path string, expires time.Time) {
 	c.Cookie(&fiber.Cookie{
 		Name: s.o.Cookie, Value: id, Path: path, Expires: expires, HTTPOnly: true, SameSite: fiber.CookieSameSiteLaxMode,

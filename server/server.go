@@ -1,6 +1,5 @@
-// Package server is everything that speaks HTTP: the routes, the upgrade to
-// WebSocket, and one client's life on any transport. It is the only room that
-// knows Fiber.
+// Package server is the gateway's HTTP side: routes, checks, handlers, the table of
+// errors, and the upgrade of a request to a stream. Only this package imports Fiber.
 package server
 
 import (
@@ -24,17 +23,15 @@ import (
 	"herald/limiter"
 	"herald/presence"
 	"herald/publishing"
-	"herald/sessions"
-	"herald/sessions/foreign"
+	"herald/stream"
 )
 
 // Deps are the parts of the gateway that the server puts on the network. All are
-// required, except Foreign or Sessions.
+// required.
 type Deps struct {
 	Hub       *hub.Hub
 	Broker    *broker.Broker
-	Sessions  *sessions.Store // unless Foreign is given
-	Foreign   *foreign.Store  // sessions of another program, instead of Sessions; default none
+	Sessions  stream.Sessions // a SessionManager too, unless another program keeps them
 	Auth      *auth.Authenticator
 	Tokens    *auth.Verifier
 	Connect   *limiter.Limiter // keyed by client address
@@ -49,10 +46,10 @@ type Options struct {
 	Cookie         string         // the session cookie's name; default sid
 	Origins        auth.Origins   // default: the request's own host
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* are believed; default nobody's
-	Ping           time.Duration  // told to clients in hello; default 25 s
-	SessionCheck   time.Duration  // between the looks at every open connection's session, if it is Foreign; default 30 s
+	Ping           time.Duration  // ping interval that hello tells clients; default 25 s
+	SessionCheck   time.Duration  // interval at which another program's sessions are looked up again; default 30 s
 	Demo           bool           // anyone may log in as anyone
-	Plain          bool           // a goroutine for each stream, also where event loops are to be had
+	Plain          bool           // a goroutine for each stream instead of event loops
 	Version        string         // shown in health
 	Log            *slog.Logger   // default: nothing is logged
 }
@@ -63,14 +60,13 @@ type Server struct {
 	o   Options
 	app *fiber.App
 
-	// ctx ends when the server closes: every stream's calls to Redis end with it.
-	ctx     context.Context
-	cancel  context.CancelFunc
-	streams tally // open streams, and goroutines that work for them
-	engine  *transport.Engine
-	parsers parsers
+	// Streams serves the WebSocket and event-stream connections. Its Run must be called.
+	Streams *stream.Streams
 
-	watch   *sessionWatch
+	ctx    context.Context // ends with Shutdown, and every handler's calls to Redis with it
+	cancel context.CancelFunc
+	engine *transport.Engine
+
 	started time.Time
 	panics  atomic.Uint64
 	refused refusals
@@ -89,22 +85,17 @@ const (
 
 // New returns a server that does not listen yet. Its event loops run; Shutdown
 // ends them.
-func New(r Deps, o Options) (*Server, error) {
+func New(d Deps, o Options) (*Server, error) {
 	if o.Cookie == "" {
 		o.Cookie = "sid"
-	}
-	if o.Ping == 0 {
-		o.Ping = 25 * time.Second
-	}
-	if o.SessionCheck == 0 {
-		o.SessionCheck = 30 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Deps: r, o: o, started: time.Now()}
+	s := &Server{Deps: d, o: o, started: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.watch = newSessionWatch(s.expiries(), o.Log)
+	s.Streams = stream.New(stream.Deps{Hub: d.Hub, Broker: d.Broker, Tokens: d.Tokens, Sessions: d.Sessions},
+		stream.Options{Ping: o.Ping, SessionCheck: o.SessionCheck, Log: o.Log, Panicked: s.panicked})
 	s.app = fiber.New(fiber.Config{
 		StrictRouting: true, CaseSensitive: true,
 		BodyLimit: maxBody, ReadBufferSize: maxHead, Concurrency: maxConcurrency,
@@ -122,8 +113,7 @@ func New(r Deps, o Options) (*Server, error) {
 	return s, err
 }
 
-// Serve takes l over, and answers on it until Shutdown. It returns nil after
-// Shutdown.
+// Serve answers on l until Shutdown, and closes l. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	l, err := transport.Listen(l)
 	if err != nil {
@@ -132,54 +122,25 @@ func (s *Server) Serve(l net.Listener) error {
 	return s.app.Listener(patient{l, s.o.Log, &redisx.Throttle{}})
 }
 
-// Run does the server's work in the background until ctx ends.
-func (s *Server) Run(ctx context.Context) {
-	if s.Foreign == nil {
-		s.watch.run(ctx, nil, nil)
-		return
-	}
-	t := time.NewTicker(s.o.SessionCheck)
-	defer t.Stop()
-	s.watch.run(ctx, t.C, s.checkForeign)
-}
-
-// Recheck has every open session looked up again: revocations may have been
-// missed. It never blocks.
-func (s *Server) Recheck() {
-	s.Hub.Sessions(expiryGroup, func(group []*hub.Socket) bool {
-		s.watch.add(group...)
-		return true
-	})
-}
-
-// Expired is what the hub calls when a socket's credentials run out.
-func (s *Server) Expired(sock *hub.Socket) {
-	if sock.Session == "" {
-		sock.Close(closeExpired, 0)
-		return
-	}
-	s.watch.add(sock) // it may have slid on since
-}
-
-// Shutdown stops listening, lets requests under way finish within ctx, and ends
-// what is left of every stream. Drain the hub first.
+// Shutdown stops listening, waits for running requests and streams until ctx ends, and
+// stops the event loops. Drain the hub first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.app.ShutdownWithContext(ctx)
 	s.cancel()
-	err = errors.Join(err, s.streams.wait(ctx))
+	err = errors.Join(err, s.Streams.Close(ctx))
 	s.engine.Stop()
 	return err
 }
 
-// patient is a listener that does not give up.
+// patient is a listener that retries Accept.
 type patient struct {
 	net.Listener
 	log *slog.Logger
 	due *redisx.Throttle
 }
 
-// Accept waits until there is a connection to be had: fasthttp would take a node
-// that is out of file descriptors for one whose listener is gone, and end.
+// Accept retries with backoff until the listener is closed. fasthttp stops at the first
+// error, also when the process is only out of file descriptors.
 func (l patient) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	for wait := 5 * time.Millisecond; err != nil && !errors.Is(err, net.ErrClosed); wait = min(2*wait, time.Second) {
@@ -192,8 +153,8 @@ func (l patient) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// fasthttpLog passes on what fasthttp has to say. At debug level: it logs
-// each client that sent half a request.
+// fasthttpLog passes fasthttp's messages on, at debug level: fasthttp logs every client
+// that sent half a request.
 type fasthttpLog struct{ log *slog.Logger }
 
 func (l fasthttpLog) Printf(format string, args ...any) {

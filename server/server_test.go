@@ -34,6 +34,7 @@ import (
 	"herald/publishing"
 	"herald/sessions"
 	"herald/sessions/foreign"
+	"herald/stream"
 )
 
 func TestMain(m *testing.M) {
@@ -47,10 +48,11 @@ func TestMain(m *testing.M) {
 // house is a whole node on miniredis, in this process.
 type house struct {
 	*Server
-	t     testing.TB
-	url   string
-	redis *miniredis.Miniredis
-	store *sessions.Store
+	t       testing.TB
+	url     string
+	redis   *miniredis.Miniredis
+	store   *sessions.Store
+	foreign *foreign.Store // nil: sessions are in store
 }
 
 const secret = "0123456789abcdef"
@@ -102,9 +104,10 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
 	}
 	h := &house{t: t, redis: m, store: store}
-	var other *foreign.Store
+	var kept stream.Sessions = store
 	if p.found != nil {
-		other = foreign.New(rdb, foreign.JSON, foreign.Options{Budget: p.budget})
+		other := foreign.New(rdb, foreign.JSON, foreign.Options{Budget: p.budget})
+		kept, h.foreign = other, other
 		use = func(ctx context.Context, cookie string) (auth.Session, error) {
 			s, err := other.Use(ctx, cookie)
 			p.found(h)
@@ -115,13 +118,13 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	var repairer *broker.Repairer
 	hb := hub.New(hub.Options{
 		OnGap:    func(id string) { repairer.User(id) },
-		OnExpiry: func(s *hub.Socket) { h.Expired(s) },
+		OnExpiry: func(s *hub.Socket) { h.Streams.Expired(s) },
 	})
 	repairer = broker.NewRepairer(b, hb)
 	limits := limiter.New(rdb, "publish", limiter.Limit{}, limiter.Options{})
 	scheduler := schedule.New(rdb, "node", nil, schedule.Options{Budget: p.budget})
 	h.Server, err = New(Deps{
-		Hub: hb, Broker: b, Sessions: store, Foreign: other, Tokens: tokens,
+		Hub: hb, Broker: b, Sessions: kept, Tokens: tokens,
 		Auth:     auth.NewAuthenticator(keys, tokens, use, use),
 		Connect:  limiter.New(rdb, "connect", limiter.Limit{}, limiter.Options{}),
 		Presence: presence.New(rdb, "node", hb, presence.Options{}),
@@ -147,7 +150,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	done := make(chan struct{}, 4)
 	background := []func(){
 		func() { _ = h.Serve(l) },
-		func() { h.Run(ctx) },
+		func() { h.Streams.Run(ctx) },
 		func() { repairer.Run(ctx) },
 		func() {
 			cork := hb.NewCork()
@@ -505,13 +508,6 @@ func testEvents(t *testing.T, way func(*plan)) {
 	}
 }
 
-func TestEventStreamGoodbyeTellsWhenToRetry(t *testing.T) {
-	got := string(eventStream.Goodbye(notify.CloseDraining, 3120))
-	if !strings.HasPrefix(got, "event: bye\ndata: {") || !strings.HasSuffix(got, "}\nretry: 3120\n\n") {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestPanicCostsOnlyItsOwn(t *testing.T) {
 	h := newHouse(t, withRoutes(func(s *Server) {
 		s.app.Get("/panic", func(*fiber.Ctx) error { panic("in a handler") })
@@ -657,14 +653,6 @@ func TestProbe(t *testing.T) {
 	}
 	if got := probe(); got != 401 {
 		t.Errorf("without credentials: %d", got)
-	}
-}
-
-func BenchmarkTextFrame(b *testing.B) {
-	m := notify.Frame{JSON: strings.Repeat("x", 270)}
-	b.ReportAllocs()
-	for b.Loop() {
-		webSocket.Encode(m)
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -9,6 +10,30 @@ import (
 	"herald/notify"
 	"herald/sessions"
 )
+
+// SessionManager is implemented by Deps.Sessions if the gateway itself keeps the
+// sessions. Sessions of another program can be looked up, but not managed.
+type SessionManager interface {
+	Create(ctx context.Context, userID string, data map[string]json.RawMessage) (id string, _ sessions.Session, _ error)
+	Peek(ctx context.Context, handle string) (sessions.Session, error)
+	List(ctx context.Context, userID string) ([]sessions.Session, error)
+	Update(ctx context.Context, handle string, data map[string]json.RawMessage) (sessions.Session, error)
+	Revoke(ctx context.Context, handle string) error
+	RevokeAll(ctx context.Context, userID string) (int, error)
+}
+
+var errForeign = &problem{status: 409, code: "foreign_sessions", detail: "sessions are kept by another program here (HERALD_SESSION_FORMAT): create, change, list and end them there"}
+
+// manage calls f with the SessionManager, or answers 409 if there is none.
+func (s *Server) manage(f func(*fiber.Ctx, SessionManager) error) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		m, ok := s.Sessions.(SessionManager)
+		if !ok {
+			return errForeign
+		}
+		return f(c, m)
+	}
+}
 
 // sessionBody is a session as the API shows it: its handle, never its secret.
 type sessionBody struct {
@@ -30,19 +55,19 @@ func showSession(id string, s sessions.Session) sessionBody {
 }
 
 // createSession is POST /sessions.
-func (s *Server) createSession(c *fiber.Ctx) error {
+func (s *Server) createSession(c *fiber.Ctx, m SessionManager) error {
 	r, err := newSession(c)
 	if err != nil {
 		return err
 	}
-	id, session, err := s.Sessions.Create(s.ctx, r.UserID, r.Data)
+	id, session, err := m.Create(s.ctx, r.UserID, r.Data)
 	if err != nil {
 		return err
 	}
 	return answerJSON(c, fiber.StatusCreated, showSession(id, session))
 }
 
-// newSession reads a body that must name a user.
+// newSession parses a body that must name a user.
 func newSession(c *fiber.Ctx) (notify.SessionRequest, error) {
 	r, err := sessionRequest(c)
 	if err == nil && r.UserID == "" {
@@ -60,7 +85,7 @@ func sessionRequest(c *fiber.Ctx) (notify.SessionRequest, error) {
 }
 
 // updateSession is PATCH /sessions/<handle>: it merges data.
-func (s *Server) updateSession(c *fiber.Ctx) error {
+func (s *Server) updateSession(c *fiber.Ctx, m SessionManager) error {
 	handle, err := handleParam(c)
 	if err != nil {
 		return err
@@ -75,7 +100,7 @@ func (s *Server) updateSession(c *fiber.Ctx) error {
 	if r.Data == nil {
 		return &notify.FieldError{Field: "data", Problem: "is required"}
 	}
-	session, err := s.Sessions.Update(s.ctx, handle, r.Data)
+	session, err := m.Update(s.ctx, handle, r.Data)
 	if err != nil {
 		return err
 	}
@@ -83,12 +108,12 @@ func (s *Server) updateSession(c *fiber.Ctx) error {
 }
 
 // revokeSession is DELETE /sessions/<handle>.
-func (s *Server) revokeSession(c *fiber.Ctx) error {
+func (s *Server) revokeSession(c *fiber.Ctx, m SessionManager) error {
 	handle, err := handleParam(c)
 	if err != nil {
 		return err
 	}
-	if err := s.Sessions.Revoke(s.ctx, handle); err != nil {
+	if err := m.Revoke(s.ctx, handle); err != nil {
 		return err
 	}
 	return answerJSON(c, fiber.StatusOK, revokedBody{Revoked: 1})
@@ -99,16 +124,16 @@ type revokedBody struct {
 }
 
 // revokeUser is DELETE /users/<id>/sessions.
-func (s *Server) revokeUser(c *fiber.Ctx) error {
+func (s *Server) revokeUser(c *fiber.Ctx, m SessionManager) error {
 	userID, err := userParam(c)
 	if err != nil {
 		return err
 	}
-	return s.revokeAll(c, userID)
+	return s.revokeAll(c, m, userID)
 }
 
-func (s *Server) revokeAll(c *fiber.Ctx, userID string) error {
-	n, err := s.Sessions.RevokeAll(s.ctx, userID)
+func (s *Server) revokeAll(c *fiber.Ctx, m SessionManager, userID string) error {
+	n, err := m.RevokeAll(s.ctx, userID)
 	if err != nil {
 		return err
 	}
@@ -116,12 +141,12 @@ func (s *Server) revokeAll(c *fiber.Ctx, userID string) error {
 }
 
 // listSessions is GET /users/<id>/sessions.
-func (s *Server) listSessions(c *fiber.Ctx) error {
+func (s *Server) listSessions(c *fiber.Ctx, m SessionManager) error {
 	userID, err := userParam(c)
 	if err != nil {
 		return err
 	}
-	list, err := s.Sessions.List(s.ctx, userID)
+	list, err := m.List(s.ctx, userID)
 	if err != nil {
 		return err
 	}

@@ -17,32 +17,32 @@ import (
 	"herald/auth"
 )
 
-// This file is the bridge from fasthttp to the WebSocket library, and the only
-// place that takes a connection away from fasthttp. What makes it delicate:
+// This file is the bridge from fasthttp to the WebSocket library, and the only place
+// that takes a connection away from fasthttp. Four things to know before a change:
 //
-//   - Accept wants net/http's types. fasthttpadaptor's conversion aliases memory
-//     that the next request reuses and collapses repeated headers, and its
-//     Hijacker loses the 101. So the few headers that Accept reads are copied.
-//   - Accept gets a connection that says no. By then it has validated everything
-//     and made the answer's head, which is all that is wanted of it: a library
-//     connection for each client would cost kilobytes (see parser.go).
-//   - The connection's descriptor is taken out of what fasthttp has, which fasthttp
-//     closes as soon as the hijack handler returns, which is at once: that frees the
-//     request and its buffers. Nothing of *fiber.Ctx may be touched in it.
-//   - Bytes that came in one segment with the request sit in fasthttp's reader.
+//   - Accept takes net/http's types. The conversion of fasthttpadaptor aliases memory
+//     that the next request reuses, and collapses repeated headers; its Hijacker loses
+//     the 101. So the few headers that Accept reads are copied.
+//   - Accept's Hijack fails on purpose. By then Accept has validated the request and
+//     written the answer's head, and only these are needed: a library connection for
+//     each client would cost kilobytes (see stream/parser.go).
+//   - The transport takes the descriptor out of fasthttp's connection, and the hijack
+//     handler returns at once. fasthttp then closes its connection and reuses the
+//     request and its buffers. The handler must not touch *fiber.Ctx.
+//   - Bytes that arrived in one segment with the request are in fasthttp's reader.
 
 var acceptOptions = websocket.AcceptOptions{
 	Subprotocols:       []string{auth.Subprotocol},
-	InsecureSkipVerify: true, // the Origin has been checked, more exactly than the library would
+	InsecureSkipVerify: true, // visit has checked the Origin, more strictly than the library does
 	CompressionMode:    websocket.CompressionDisabled,
 }
 
-// handshake has the library validate the request, and returns the head of the
-// answer that takes it.
+// handshake validates the request with the library and returns the head of the 101
+// answer.
 func handshake(c *fiber.Ctx) (head []byte, _ error) {
 	u := upgrades.Get().(*upgrade)
 	defer u.release()
-	_, err := websocket.Accept(&u.answer, u.ask(c), &acceptOptions)
+	_, err := websocket.Accept(&u.answer, u.copyRequest(c), &acceptOptions)
 	if errors.Is(err, errTakenOver) {
 		return switchingProtocols(&u.answer), nil
 	}
@@ -54,8 +54,8 @@ func handshake(c *fiber.Ctx) (head []byte, _ error) {
 	return nil, u.answer.problem()
 }
 
-// upgrade is a request as the library's Accept takes it, and its answer. Accept
-// keeps nothing of it, so that its memory is used again.
+// upgrade is a request as the library's Accept takes it, and its answer. Accept keeps
+// no reference to it, so it is pooled.
 type upgrade struct {
 	request http.Request
 	values  [len(handshakeHeaders)][1]string
@@ -63,10 +63,8 @@ type upgrade struct {
 }
 
 var upgrades = sync.Pool{New: func() any {
-	return &upgrade{request: http.Request{Header: http.Header{}}, answer: upgradeWriter{header: http.Header{}, hijack: noConnection}}
+	return &upgrade{request: http.Request{Header: http.Header{}}, answer: upgradeWriter{header: http.Header{}}}
 }}
-
-func noConnection() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errTakenOver }
 
 func (u *upgrade) release() {
 	clear(u.request.Header)
@@ -81,8 +79,8 @@ var handshakeHeaders = [...]string{
 	"Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
 }
 
-// ask copies what Accept reads of a request, every value of each header.
-func (u *upgrade) ask(c *fiber.Ctx) *http.Request {
+// copyRequest copies what Accept reads of a request: every value of these headers.
+func (u *upgrade) copyRequest(c *fiber.Ctx) *http.Request {
 	r := &u.request
 	for i, name := range handshakeHeaders {
 		if v := appendValues(u.values[i][:0], c, name); len(v) > 0 {
@@ -98,9 +96,9 @@ func (u *upgrade) ask(c *fiber.Ctx) *http.Request {
 
 var errTakenOver = errors.New("the handshake is valid")
 
-// hijack takes the connection away from fasthttp and has serve take it over; then
-// fasthttp closes what it has. early is what the client sent right behind
-// the request.
+// hijack takes the connection away from fasthttp and passes it to serve. After serve
+// has returned, fasthttp closes its own connection. early is what the client has sent
+// right behind the request.
 func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 	c.Context().HijackSetNoResponse(true)
 	c.Context().Hijack(func(hc net.Conn) {
@@ -115,19 +113,18 @@ func (s *Server) hijack(c *fiber.Ctx, serve func(raw net.Conn, early []byte)) {
 	})
 }
 
-// upgradeWriter is the http.ResponseWriter that the library's Accept answers on.
+// upgradeWriter is the http.ResponseWriter of the library's Accept.
 type upgradeWriter struct {
 	header http.Header
 	status int
-	hijack func() (net.Conn, *bufio.ReadWriter, error)
 }
 
 func (w *upgradeWriter) Header() http.Header                          { return w.header }
 func (w *upgradeWriter) Write(p []byte) (int, error)                  { return len(p), nil }
 func (w *upgradeWriter) WriteHeader(status int)                       { w.status = cmp.Or(w.status, status) }
-func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+func (w *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errTakenOver }
 
-// problem is the library's refusal in our words.
+// problem returns the library's refusal as the API's error.
 func (w *upgradeWriter) problem() *problem {
 	if w.status == http.StatusUpgradeRequired {
 		return &problem{status: w.status, code: "upgrade_required", detail: "this path speaks WebSocket: ask for it with Upgrade: websocket"}
@@ -135,7 +132,7 @@ func (w *upgradeWriter) problem() *problem {
 	return &problem{status: w.status, code: "bad_handshake", detail: "the WebSocket handshake is not valid (RFC 6455, 4.2.1)"}
 }
 
-// switchingProtocols is the head of the library's 101.
+// switchingProtocols returns the head of the library's 101 answer.
 func switchingProtocols(w *upgradeWriter) []byte {
 	head := append(make([]byte, 0, 192), "HTTP/1.1 101 Switching Protocols\r\n"...)
 	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
@@ -146,16 +143,16 @@ func switchingProtocols(w *upgradeWriter) []byte {
 	return append(head, "\r\n"...)
 }
 
-// release takes the connection out of fasthttp's hands: the raw connection and
-// what fasthttp had read of it beyond the request.
+// release returns the raw connection behind fasthttp's, and what fasthttp has read of it
+// beyond the request.
 func release(hc net.Conn) (raw net.Conn, early []byte, err error) {
 	u, ok := hc.(interface{ UnsafeConn() net.Conn })
 	if !ok {
 		_ = hc.Close()
-		return nil, nil, errors.New("fasthttp no longer gives the connection away")
+		return nil, nil, errors.New("fasthttp has no UnsafeConn")
 	}
 	raw = u.UnsafeConn()
-	// With a deadline in the past only what is buffered can be read.
+	// A deadline in the past fails every read that would reach beyond fasthttp's buffer.
 	_ = raw.SetReadDeadline(time.Unix(1, 0))
 	if early, err = readEarly(hc); !errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = raw.Close()
@@ -164,8 +161,8 @@ func release(hc net.Conn) (raw net.Conn, early []byte, err error) {
 	return raw, early, raw.SetDeadline(time.Time{})
 }
 
-// readEarly reads until there is nothing more, which is an error; nil means that it
-// is more than fasthttp can have.
+// readEarly reads until the deadline's error, when the buffer is empty. A nil error means
+// more bytes than fasthttp's buffer can hold.
 func readEarly(r io.Reader) (early []byte, err error) {
 	b := earlyBuffers.Get().(*[512]byte)
 	defer earlyBuffers.Put(b)

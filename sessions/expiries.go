@@ -14,29 +14,33 @@ import (
 // that many handles don't exceed it.
 const expiriesChunk = 1000
 
-// Expiries returns the expiry of each handle's session, or the zero time if the session
-// does not exist or the handle is malformed. It does not slide expiries. A node uses it
+// Ref names a session, and the user that a connection was opened for.
+type Ref struct{ Handle, UserID string }
+
+// Expiries returns the expiry of each session, or the zero time if the session does not
+// exist or the handle is malformed. A session never changes its user, so UserID is not
+// compared. It does not slide expiries. A node uses it
 // to re-check many sessions whose revocations it may have missed.
-func (s *Store) Expiries(ctx context.Context, handles []string) ([]time.Time, error) {
-	expiries := make([]time.Time, len(handles))
-	for from := 0; from < len(handles); from += expiriesChunk {
-		to := min(from+expiriesChunk, len(handles))
-		if err := s.expiries(ctx, handles[from:to], expiries[from:to]); err != nil {
+func (s *Store) Expiries(ctx context.Context, refs []Ref) ([]time.Time, error) {
+	expiries := make([]time.Time, len(refs))
+	for from := 0; from < len(refs); from += expiriesChunk {
+		to := min(from+expiriesChunk, len(refs))
+		if err := s.expiries(ctx, refs[from:to], expiries[from:to]); err != nil {
 			return nil, fmt.Errorf("expiries of sessions: %w", redisx.Unavailable("sessions", err))
 		}
 	}
 	return expiries, nil
 }
 
-// expiries stores its results in into, which must be as long as handles.
-func (s *Store) expiries(ctx context.Context, handles []string, into []time.Time) error {
+// expiries stores its results in into, which must be as long as refs.
+func (s *Store) expiries(ctx context.Context, refs []Ref, into []time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()
-	asked := make([]*redis.DurationCmd, len(handles))
+	asked := make([]*redis.DurationCmd, len(refs))
 	pipe := s.rdb.Pipeline()
-	for i, h := range handles {
-		if ValidHandle(h) {
-			asked[i] = pipe.PExpireTime(ctx, sessionKey(h))
+	for i, ref := range refs {
+		if ValidHandle(ref.Handle) {
+			asked[i] = pipe.PExpireTime(ctx, sessionKey(ref.Handle))
 		}
 	}
 	if pipe.Len() == 0 {

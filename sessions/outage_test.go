@@ -22,7 +22,7 @@ func operations(ctx context.Context, s *Store, id string) map[string]func() erro
 		"Revoke":    func() error { return s.Revoke(ctx, handle) },
 		"RevokeAll": func() error { _, err := s.RevokeAll(ctx, "42"); return err },
 		"List":      func() error { _, err := s.List(ctx, "42"); return err },
-		"Expiries":  func() error { _, err := s.Expiries(ctx, []string{handle}); return err },
+		"Expiries":  func() error { _, err := s.Expiries(ctx, []Ref{{Handle: handle}}); return err },
 	}
 }
 

@@ -154,7 +154,7 @@ func TestMalformedNeverReachesRedis(t *testing.T) {
 		_, err = s.Update(ctx, bad, nil)
 		wantErr(t, "update "+bad, err, ErrNotFound)
 		wantErr(t, "revoke "+bad, s.Revoke(ctx, bad), ErrNotFound)
-		expiries, err := s.Expiries(ctx, []string{bad})
+		expiries, err := s.Expiries(ctx, []Ref{{Handle: bad}})
 		if err != nil || !expiries[0].IsZero() {
 			t.Errorf("expiries of %q: %v, %v", bad, expiries, err)
 		}
@@ -271,7 +271,7 @@ func TestIDNeverReachesRedisAndOneRoundTripEach(t *testing.T) {
 			_, err2 := s.Update(t.Context(), session.Handle, data{"m": json.RawMessage(`2`)})
 			_, err3 := s.Peek(t.Context(), session.Handle)
 			_, err4 := s.List(t.Context(), "42")
-			_, err5 := s.Expiries(t.Context(), []string{session.Handle})
+			_, err5 := s.Expiries(t.Context(), []Ref{{Handle: session.Handle}})
 			err6 := s.Revoke(t.Context(), session.Handle)
 			if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 				t.Fatal(err)
@@ -396,16 +396,16 @@ func TestExpiries(t *testing.T) {
 		if err := s.Revoke(t.Context(), gone.Handle); err != nil {
 			t.Fatal(err)
 		}
-		handles := []string{a.Handle, "not a handle", gone.Handle, b.Handle}
+		refs := []Ref{{Handle: a.Handle}, {Handle: "not a handle"}, {Handle: gone.Handle}, {Handle: b.Handle}}
 		for range expiriesChunk {
-			handles = append(handles, Handle(newID()))
+			refs = append(refs, Ref{Handle: Handle(newID())})
 		}
-		handles = append(handles, a.Handle)
-		got, err := s.Expiries(t.Context(), handles)
-		if err != nil || len(got) != len(handles) {
+		refs = append(refs, Ref{Handle: a.Handle})
+		got, err := s.Expiries(t.Context(), refs)
+		if err != nil || len(got) != len(refs) {
 			t.Fatalf("%d expiries, %v", len(got), err)
 		}
-		want := make([]time.Time, len(handles))
+		want := make([]time.Time, len(refs))
 		want[0], want[3], want[len(want)-1] = a.ExpiresAt, b.ExpiresAt, a.ExpiresAt
 		if !slices.EqualFunc(got, want, time.Time.Equal) {
 			t.Error("expiries differ from those of the sessions")

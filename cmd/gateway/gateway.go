@@ -25,7 +25,6 @@ import (
 	"herald/server"
 	"herald/server/admin"
 	"herald/sessions"
-	"herald/sessions/foreign"
 )
 
 // gateway is the wired program. newGateway opens the listeners, Run serves.
@@ -48,7 +47,7 @@ type gateway struct {
 	presence      *presence.Tracker
 	schedule      *schedule.Scheduler
 	sampler       *redisinfo.Sampler
-	foreign       *foreign.Store // nil if the gateway stores the sessions
+	sessions      sessionStore
 	remote        *remote
 	server        *server.Server
 	admin         *admin.Admin
@@ -147,23 +146,22 @@ func (g *gateway) wire() (err error) {
 	g.hub = hub.New(hub.Options{
 		Ping: cfg.Ping, MaxPerUser: perUser, MaxSockets: maxSockets(cfg.MaxConnections), Log: log,
 		OnGap:    func(userID string) { g.repairer.User(userID) },
-		OnExpiry: func(s *hub.Socket) { g.server.Expired(s) },
+		OnExpiry: func(s *hub.Socket) { g.server.Streams.Expired(s) },
 		OnChange: func(userID string) { g.presence.Changed(userID) },
 	})
 	g.presence = presence.New(g.commands, g.node, g.hub, presence.Options{Budget: g.budget, Log: log})
 	g.repairer = broker.NewRepairer(g.broker, g.hub)
 	publisher, scheduler := g.newPublisher(publishes)
 	g.schedule = scheduler
-	kept := g.newSessions()
-	g.foreign = kept.foreign
+	g.sessions = g.newSessions()
 	if cfg.janitor {
-		g.janitor = g.newJanitor(kept.own)
+		g.janitor = g.newJanitor()
 	}
 	tokens := auth.NewVerifier(cfg.jwtKeys, auth.VerifierOptions{Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKS: g.remote.jwks})
 	connects := limiter.New(g.shared, "connect", cfg.connect, limiter.Options{Log: log, Budget: limiterBudget})
 	g.server, err = server.New(server.Deps{
-		Hub: g.hub, Broker: g.broker, Sessions: kept.own, Foreign: kept.foreign, Tokens: tokens,
-		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, kept.use, kept.peek),
+		Hub: g.hub, Broker: g.broker, Sessions: g.sessions.store, Tokens: tokens,
+		Auth:     auth.NewAuthenticator(cfg.apiKeys, tokens, g.sessions.use, g.sessions.peek),
 		Connect:  connects,
 		Presence: g.presence, Schedule: g.schedule, Publisher: publisher, Redis: g.sampler,
 	}, server.Options{
@@ -187,14 +185,14 @@ func (g *gateway) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { g.broker.Listen(work, g.sub, g.handlers()) })
 	background.Go(func() { g.repairer.Run(work) })
-	background.Go(func() { g.server.Run(work) })
+	background.Go(func() { g.server.Streams.Run(work) })
 	background.Go(func() { g.presence.Run(work) })
 	background.Go(func() { g.schedule.Run(work) })
 	background.Go(func() { g.sampler.Run(work) })
 	if g.janitor != nil {
 		background.Go(func() { g.janitor.Run(work) })
 	}
-	background.Go(func() { g.logNotifications(work) })
+	background.Go(func() { g.sessions.report(work) })
 	defer background.Wait()
 	defer stopWork()
 
@@ -243,11 +241,11 @@ func (g *gateway) handlers() broker.Handlers {
 		Deliver: cork.Deliver, Idle: cork.Uncork,
 		Subscribed: func() {
 			g.repairer.All()
-			g.server.Recheck()
+			g.server.Streams.Recheck()
 			g.remote.resubscribed()
 		},
 		Channels: g.remote.channels(map[string]func(string){sessions.RevokedChannel: g.revoked}),
-		Patterns: g.sessionEvents(),
+		Patterns: g.sessions.events,
 	}
 }
 

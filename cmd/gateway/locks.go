@@ -68,17 +68,13 @@ func janitorAt(s string) (at time.Duration, on bool, err error) {
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, true, nil
 }
 
-// newJanitor returns a janitor whose chores run under a lock. store is nil if another
-// program stores the sessions.
-func (g *gateway) newJanitor(store *sessions.Store) *janitor.Janitor {
+// newJanitor returns a janitor that runs each package's chores once a day, on one node.
+func (g *gateway) newJanitor() *janitor.Janitor {
 	oncePerDay := func(ctx context.Context, fn func(context.Context) error) (bool, error) {
 		// The token is not needed: each chore checks a key again in the step that removes it.
 		return g.locks.RunOncePerPeriod(ctx, "janitor", 24*time.Hour, func(ctx context.Context, _ lock.Token) error { return fn(ctx) })
 	}
-	chores := []janitor.Chore{sweepPresence(g.presence), sweepLogs(g.broker)}
-	if store != nil {
-		chores = append(chores, sweepSessions(store))
-	}
+	chores := append([]janitor.Chore{sweepPresence(g.presence), sweepLogs(g.broker)}, g.sessions.chores...)
 	return janitor.New(g.commands, oncePerDay, chores, janitor.Options{At: g.cfg.janitorAt, Budget: g.budget, Log: g.log})
 }
 

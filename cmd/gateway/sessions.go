@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"herald/auth"
+	"herald/internal/janitor"
 	"herald/sessions"
 	"herald/sessions/foreign"
+	"herald/stream"
 )
 
 // sessionSettings are pointers where "not set" differs from every value: some settings are
@@ -137,23 +139,42 @@ func secrets(s string) ([]string, error) {
 	return list, nil
 }
 
-// sessionStores holds the store of the sessions, and the lookups for auth.
-type sessionStores struct {
-	own       *sessions.Store // nil if another program stores the sessions
-	foreign   *foreign.Store  // nil if the gateway stores them
+// sessionStore is the store that keeps the sessions, and how the gateway uses it.
+type sessionStore struct {
+	store     stream.Sessions
 	use, peek auth.SessionLookup
+	chores    []janitor.Chore
+	events    map[string]func(channel, event string) // by the pattern to subscribe to
+	report    func(context.Context)                  // logs how the end of a session is noticed
 }
 
-func (g *gateway) newSessions() sessionStores {
-	c := g.cfg.sessions
-	if c.format == "" {
-		store := sessions.New(g.shared, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
-		return sessionStores{own: store, use: lookup(store.Use), peek: lookup(peekByID(store))}
+func (g *gateway) newSessions() sessionStore {
+	if g.cfg.sessions.format != "" {
+		return g.foreignSessions()
 	}
+	c := g.cfg.sessions
+	store := sessions.New(g.shared, sessions.Options{TTL: c.ttl, MaxAge: c.maxAge, Budget: g.budget})
+	return sessionStore{
+		store: store, use: lookup(store.Use), peek: lookup(peekByID(store)),
+		chores: []janitor.Chore{sweepSessions(store)}, report: func(context.Context) {},
+	}
+}
+
+func (g *gateway) foreignSessions() sessionStore {
+	c := g.cfg.sessions
 	o := c.foreign
 	o.Budget = g.budget
 	store := foreign.New(g.shared, c.format, o)
-	return sessionStores{foreign: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek)}
+	changed := func(channel, event string) {
+		if handle, ok := store.Changed(channel, event); ok {
+			g.server.Streams.SessionChanged(handle, store.Users(handle))
+		}
+	}
+	return sessionStore{
+		store: store, use: lookupForeign(store.Use), peek: lookupForeign(store.Peek),
+		events: map[string]func(string, string){store.Pattern(g.commands.Options().DB): changed},
+		report: func(ctx context.Context) { g.logNotifications(ctx, store) },
+	}
 }
 
 // lookup converts a session for package auth.
@@ -187,27 +208,16 @@ func peekByID(store *sessions.Store) func(context.Context, string) (sessions.Ses
 	}
 }
 
-// sessionEvents handles keyspace notifications about foreign sessions.
-func (g *gateway) sessionEvents() map[string]func(channel, event string) {
-	if g.foreign == nil {
-		return nil
-	}
-	return map[string]func(string, string){g.foreign.Pattern(g.commands.Options().DB): g.server.SessionEvent}
-}
-
-// logNotifications logs how fast the end of a foreign session is noticed: at once with
-// keyspace notifications, else at the next check.
-func (g *gateway) logNotifications(ctx context.Context) {
-	if g.foreign == nil {
-		return
-	}
-	state := "on"
-	switch on, err := g.foreign.Notified(ctx); {
+// logNotifications logs how the end of another program's session is noticed: at once by
+// keyspace notifications, or at the next check.
+func (g *gateway) logNotifications(ctx context.Context, store *foreign.Store) {
+	notifications := "on"
+	switch on, err := store.Notified(ctx); {
 	case err != nil:
-		state = "unknown: " + cause(err).Error()
+		notifications = "unknown: " + cause(err).Error()
 	case !on:
-		state = "off"
+		notifications = "off"
 	}
 	c := g.cfg.sessions
-	g.log.Info("sessions are another program's", "format", c.format, "notifications", state, "check", c.check)
+	g.log.Info("sessions are another program's", "format", c.format, "notifications", notifications, "check", c.check)
 }

@@ -61,9 +61,6 @@ type Session struct {
 	ExpiresAt      time.Time // by Redis's clock, in ms, UTC; zero: the key has no expiry
 }
 
-// Held is a session that a connection was opened with, and as whom.
-type Held struct{ Handle, UserID string }
-
 // Store is the sessions that another program keeps in one Redis. It is safe for
 // concurrent use and holds nothing that needs closing; the client stays the
 // caller's.
@@ -168,7 +165,7 @@ const group = 250
 // the zero time if it is gone or no longer that user's. It slides nothing. It is
 // for looking many open connections' sessions up again: at most 250 in a round
 // trip, and about a megabyte.
-func (s *Store) Expiries(ctx context.Context, held []Held) ([]time.Time, error) {
+func (s *Store) Expiries(ctx context.Context, held []sessions.Ref) ([]time.Time, error) {
 	ids := s.ids(held)
 	expiries := make([]time.Time, len(held))
 	for at := 0; at < len(held); {

@@ -237,7 +237,7 @@ func TestExpiry(t *testing.T) {
 func TestExpiries(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		s := newStore(rdb, JSON, Options{Slide: 10 * time.Hour})
-		var held []Held
+		var held []sessions.Ref
 		use := func(name, value string) {
 			t.Helper()
 			set(t, rdb, "session:"+name, value, time.Hour)
@@ -245,7 +245,7 @@ func TestExpiries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			held = append(held, Held{session.Handle, session.UserID})
+			held = append(held, sessions.Ref{Handle: session.Handle, UserID: session.UserID})
 		}
 		pad := strings.Repeat("x", 20<<10) // so that an answer holds fewer than a group
 		for i := range 2*group + 1 {
@@ -263,7 +263,7 @@ func TestExpiries(t *testing.T) {
 		set(t, rdb, "session:session-2", `{"userId":42}`, 0)
 		set(t, rdb, "session:session-3", `{"userId":null}`, time.Hour)
 		rdb.PExpire(t.Context(), "session:session-4", 2*time.Hour)
-		held = append(held, Held{sessions.Handle("never-used"), "42"})
+		held = append(held, sessions.Ref{Handle: sessions.Handle("never-used"), UserID: "42"})
 		set(t, rdb, "session:never-used", `{"userId":"42"}`, time.Hour)
 		set(t, rdb, "session:", `{"userId":"42"}`, time.Hour)
 		got, err := s.Expiries(t.Context(), held)
@@ -307,7 +307,7 @@ func TestSessionOfTwoUsers(t *testing.T) {
 	if got := fmt.Sprint(s.Users(handle)); got != "[ann bob]" {
 		t.Errorf("users %s", got)
 	}
-	got, err := s.Expiries(t.Context(), []Held{{handle, "ann"}, {handle, "bob"}})
+	got, err := s.Expiries(t.Context(), []sessions.Ref{{Handle: handle, UserID: "ann"}, {Handle: handle, UserID: "bob"}})
 	if err != nil || !got[0].IsZero() || got[1].IsZero() {
 		t.Errorf("ann's and bob's: %v, %v", got, err)
 	}
@@ -349,7 +349,7 @@ func TestRedisStopped(t *testing.T) {
 			"Use":  func(ctx context.Context) error { _, err := s.Use(ctx, signed(id, secret)); return err },
 			"Peek": func(ctx context.Context) error { _, err := s.Peek(ctx, signed(id, secret)); return err },
 			"Expiries": func(ctx context.Context) error {
-				_, err := s.Expiries(ctx, []Held{{session.Handle, "alice"}})
+				_, err := s.Expiries(ctx, []sessions.Ref{{Handle: session.Handle, UserID: "alice"}})
 				return err
 			},
 			"Notified": func(ctx context.Context) error { _, err := s.Notified(ctx); return err },

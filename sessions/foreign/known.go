@@ -3,6 +3,8 @@ package foreign
 import (
 	"slices"
 	"time"
+
+	"herald/sessions"
 )
 
 // memory is how long a session is known after its use without a connection that
@@ -24,7 +26,7 @@ func (s *Store) remember(id string, session Session) {
 }
 
 // ids returns the id of each session, "" of one that is not known.
-func (s *Store) ids(held []Held) []string {
+func (s *Store) ids(held []sessions.Ref) []string {
 	ids := make([]string, len(held))
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -42,17 +42,17 @@ var breaks = []struct {
 	{
 		name: "reads the log before it joins",
 		changes: []substitution{
-			{"server/stream.go", "misuse  atomic.Int32 // frames that meant nothing", "misuse atomic.Int32\nbefore broker.State\npages broker.Page"},
-			{"server/stream.go", "	if err := st.s.Hub.Join(", `
+			{"stream/join.go", "invalid   atomic.Int32 // invalid frames from the client", "invalid atomic.Int32\nbefore broker.State\npages broker.Page"},
+			{"stream/join.go", "	if err := st.s.Hub.Join(", `
 	st.before, _ = st.state()
 	from := st.before.Last
-	if a.resuming {
-		from = a.resume
+	if a.Resuming {
+		from = a.Resume
 	}
 	st.pages, _ = st.s.Broker.After(st.s.ctx, a.UserID, from, broker.MaxPage, pageBytes)
 	if err := st.s.Hub.Join(`},
-			{"server/stream.go", "if state, err := st.s.Broker.State(st.s.ctx, a.UserID); err == nil {", "if state := st.before; true {"},
-			{"server/stream.go", "page, ok := st.page()", "page, ok := st.pages, true"},
+			{"stream/join.go", "if state, err := st.s.Broker.State(st.s.ctx, a.UserID); err == nil {", "if state := st.before; true {"},
+			{"stream/resume.go", "page, ok := st.page()", "page, ok := st.pages, true"},
 		},
 		scenario: "clients resume over a slow link",
 		caught:   []rule{ruleGap},

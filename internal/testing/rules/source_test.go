@@ -27,7 +27,7 @@ const top = "../../.."
 
 // file is the part of one Go file that the rules check.
 type file struct {
-	Path    string   // from the top of the checkout: server/ws.go
+	Path    string   // from the top of the checkout: server/stream.go
 	Imports []string // import paths
 	Env     []string // where it reads the environment: os.Getenv
 }

@@ -1,4 +1,4 @@
-package server
+package stream
 
 import (
 	"encoding/binary"
@@ -24,7 +24,7 @@ const (
 	maxControl = 125 // bytes of a control frame's payload
 )
 
-// frameHead is a frame's header, as far as cutting needs it.
+// frameHead is the part of a frame's header that splitting needs.
 type frameHead struct {
 	first   byte // FIN, reserved bits and opcode
 	masked  bool
@@ -65,9 +65,9 @@ func (h frameHead) op() byte     { return h.first & opBits }
 func (h frameHead) fin() bool    { return h.first&finBit != 0 }
 func (h frameHead) isData() bool { return h.op() <= opBinary }
 
-// plain reports whether a frame is one that a client may send, apart from how it
-// continues the frames before it.
-func (h frameHead) plain() bool {
+// valid reports whether a client may send the frame, regardless of the frames before
+// it.
+func (h frameHead) valid() bool {
 	if !h.masked || h.first&rsvBits != 0 {
 		return false
 	}
@@ -80,52 +80,49 @@ func (h frameHead) plain() bool {
 	return false
 }
 
-// cutter finds whole messages in what one client sends. It answers nothing and
-// believes nothing: what is not a plain frame is passed on for the library to
-// refuse, in its words.
-type cutter struct {
+// splitter finds whole messages in the bytes of one client. It refuses frames that
+// break the protocol, so that the library only ever parses valid messages.
+type splitter struct {
 	rest    []byte // the beginning of a message; nil if there is none
 	frames  int    // bytes of rest that are whole data frames
 	payload int    // bytes of their payloads
 }
 
-// piece is what cut found.
+// piece is what splitter.next found.
 type piece uint8
 
 const (
-	pieceNone    piece = iota // what is left is incomplete
-	pieceMessage              // all frames of one message
-	piecePing                 // one ping frame
-	piecePong                 // one pong frame
-	pieceClose                // a close frame, after what there is of a message
-	pieceOdd                  // a frame that breaks the protocol, after what there is of a message
-	pieceTooBig               // a message over the limit
+	pieceIncomplete piece = iota // only the beginning of a frame or message is left
+	pieceMessage                 // all frames of one message
+	piecePing                    // one ping frame
+	piecePong                    // one pong frame
+	pieceClose                   // one close frame
+	pieceInvalid                 // a frame that breaks the protocol
+	pieceTooBig                  // a message over the limit
 )
 
-// cut takes the next piece off p, which begins with c's unfinished message, and
-// returns what is left of p. raw is part of p. Control frames may stand between
-// the frames of a message: they are taken out, and the message closes up behind
-// them.
-func (c *cutter) cut(p []byte) (kind piece, raw, left []byte) {
+// next takes the next piece off p, which begins with the unfinished message, and
+// returns what is left of p. raw is part of p. A control frame between the frames of a
+// message is taken out, and the frames of the message are joined.
+func (c *splitter) next(p []byte) (kind piece, raw, left []byte) {
 	for {
 		h, ok := parseHead(p[c.frames:])
 		if !ok {
-			return pieceNone, nil, p
+			return pieceIncomplete, nil, p
 		}
-		end := c.frames + h.head
-		if !h.plain() {
-			return pieceOdd, p[:end], nil
+		if !h.valid() || h.isData() && (h.op() == opContinuation) != (c.frames > 0) {
+			return pieceInvalid, nil, nil
 		}
 		if h.isData() && uint64(c.payload)+h.payload > notify.MaxClientFrame {
 			return pieceTooBig, nil, nil
 		}
-		end += int(h.payload)
+		end := c.frames + h.head + int(h.payload)
 		if end > len(p) {
-			return pieceNone, nil, p
+			return pieceIncomplete, nil, p
 		}
 		switch {
 		case h.op() == opClose:
-			return pieceClose, p[:end], nil
+			return pieceClose, p[c.frames:end], nil
 		case !h.isData():
 			return c.control(h, p, end)
 		case h.fin():
@@ -137,7 +134,7 @@ func (c *cutter) cut(p []byte) (kind piece, raw, left []byte) {
 }
 
 // control takes a ping or pong, which ends at end, out of p.
-func (c *cutter) control(h frameHead, p []byte, end int) (kind piece, raw, left []byte) {
+func (c *splitter) control(h frameHead, p []byte, end int) (kind piece, raw, left []byte) {
 	kind = piecePong
 	if h.op() == opPing {
 		kind = piecePing
@@ -149,9 +146,9 @@ func (c *cutter) control(h frameHead, p []byte, end int) (kind piece, raw, left 
 	return kind, raw, append(p[:c.frames], p[end:]...)
 }
 
-// keep remembers what is left for the next time: a copy of its own, no larger
-// than it must be. left may be part of rest.
-func (c *cutter) keep(left []byte) {
+// keep copies what is left for the next call, into memory of exactly that size. left
+// may be part of rest.
+func (c *splitter) keep(left []byte) {
 	if len(left) == 0 {
 		c.rest = nil
 		return
@@ -159,13 +156,17 @@ func (c *cutter) keep(left []byte) {
 	c.rest = append(make([]byte, 0, len(left)), left...)
 }
 
-// pong is the answer to a ping frame (RFC 6455, 5.5.3).
+// pong returns the answer to a masked ping frame (RFC 6455, 5.5.3).
 func pong(ping []byte) []byte {
-	h, _ := parseHead(ping)
-	b := make([]byte, 0, 2+len(ping)-h.head)
-	b = append(b, finBit|opPong, byte(h.payload))
-	key := ping[h.head-4 : h.head]
-	for i, v := range ping[h.head:] {
+	b := append(make([]byte, 0, len(ping)), finBit|opPong, ping[1]&lenBits)
+	return appendPayload(b, ping)
+}
+
+// appendPayload appends the unmasked payload of a masked frame.
+func appendPayload(b, frame []byte) []byte {
+	h, _ := parseHead(frame)
+	key := frame[h.head-4 : h.head]
+	for i, v := range frame[h.head:] {
 		b = append(b, v^key[i&3])
 	}
 	return b

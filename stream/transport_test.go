@@ -1,8 +1,7 @@
-package server
+package stream
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -52,26 +51,26 @@ func newTestEngine(t testing.TB) *transport.Engine {
 	return e
 }
 
-// messageReceiver cuts and parses what one client sends, as a stream does.
+// messageReceiver splits and parses what one client sends, as a stream does.
 type messageReceiver struct {
 	t     testing.TB
 	ps    *parsers
-	in    cutter
+	in    splitter
 	got   [][]byte
 	ended atomic.Int32
-	done  chan struct{} // closed by end
+	done  chan struct{} // closed by End
 }
 
 func (r *messageReceiver) Receive(p []byte) bool {
 	p = append(r.in.rest, p...)
 	for {
-		kind, raw, left := r.in.cut(p)
+		kind, raw, left := r.in.next(p)
 		switch kind {
-		case pieceNone:
+		case pieceIncomplete:
 			r.in.keep(left)
 			return true
 		case pieceMessage:
-			_, data, err := r.ps.parse(raw, nil)
+			_, data, err := r.ps.parse(raw)
 			if err != nil {
 				r.t.Error(err)
 				return false
@@ -90,9 +89,8 @@ func (r *messageReceiver) End() {
 	}
 }
 
-// Many clients at once, cut anywhere, must each be heard with their own words,
-// and theirs only, though they share buffers, parsers and (one after another)
-// descriptors.
+// Clients share buffers, parsers and, one after another, descriptors. Each must be read
+// with its own messages only, however TCP segments them.
 func TestLoopsKeepClientsApart(t *testing.T) {
 	const clients, generations, messages = 64, 4, 30
 	e, ps := newTestEngine(t), &parsers{}
@@ -118,7 +116,7 @@ func TestLoopsKeepClientsApart(t *testing.T) {
 					data = append(data, clientFrame(finBit|opContinuation, string(text[half:]))...)
 				}
 				data = append(data, clientFrame(finBit|opClose, "")...)
-				for _, segment := range cutAtRandom(r, data) {
+				for _, segment := range segmentsOf(r, data) {
 					if _, err := client.Write(segment); err != nil {
 						t.Error(err)
 						return
@@ -132,7 +130,7 @@ func TestLoopsKeepClientsApart(t *testing.T) {
 				}
 				for m := range want {
 					if !bytes.Equal(recv.got[m], want[m]) {
-						t.Errorf("client %d got what is not its own", i)
+						t.Errorf("client %d: message %d is another client's", i, m)
 						return
 					}
 				}
@@ -142,8 +140,8 @@ func TestLoopsKeepClientsApart(t *testing.T) {
 	wg.Wait()
 }
 
-// A socket that a loop serves: what doesn't fit into the kernel's buffer is
-// written when there is room, in order, and whoever ends the connection ends it once.
+// What does not fit into the kernel's buffer is written in order as the client reads.
+// The connection ends once.
 func TestLoopDrains(t *testing.T) {
 	h := hub.New(hub.Options{QueueBytes: 8 << 20})
 	t.Cleanup(h.Close)
@@ -162,7 +160,7 @@ func TestLoopDrains(t *testing.T) {
 	}
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("what arrived is not what was sent: %v", err)
+		t.Fatalf("the client received other bytes than were sent: %v", err)
 	}
 	sock.End()
 	<-recv.done
@@ -186,21 +184,19 @@ func (r *socketReceiver) End() {
 	close(r.done)
 }
 
-// BenchmarkBridge is what a message costs that comes in over TCP, and one that
-// goes out.
+// BenchmarkBridge measures a message from a client over TCP, and one to it.
 func BenchmarkBridge(b *testing.B) {
 	h := hub.New(hub.Options{})
 	b.Cleanup(h.Close)
 	e := newTestEngine(b)
 	client, conn := pair(b, e)
 	b.Cleanup(func() { _ = client.Close() })
-	s := &Server{Deps: Deps{Hub: h}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s := New(Deps{Hub: h}, Options{})
 	b.Cleanup(s.cancel)
 	ws := &webSocketStream{}
 	ws.s, ws.sock = s, h.NewSocket("a", "", webSocket, conn)
-	ws.greeted.Store(true)
-	s.streams.enter()
+	ws.helloSent.Store(true)
+	s.open.add()
 	if err := conn.Start(ws); err != nil {
 		b.Fatal(err)
 	}
@@ -209,7 +205,7 @@ func BenchmarkBridge(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			ws.mu.Lock()
-			ws.quota = quota{}
+			ws.inbound = inbound{}
 			ws.mu.Unlock()
 			if _, err := client.Write(ping); err != nil {
 				b.Fatal(err)
