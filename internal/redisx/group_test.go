@@ -41,6 +41,7 @@ func TestEachCallerOfAGroupIsAnsweredOnce(t *testing.T) {
 		}
 	}
 	var answered, withdrawn atomic.Int64
+	var cancelled sync.Map // items that must never be sent
 	var callers sync.WaitGroup
 	for n := range 32 {
 		callers.Go(func() {
@@ -64,12 +65,19 @@ func TestEachCallerOfAGroupIsAnsweredOnce(t *testing.T) {
 					answered.Add(1)
 				case errors.Is(err, context.Canceled):
 					withdrawn.Add(1)
+					cancelled.Store(i, nil)
 				}
 				cancel()
 			}
 		})
 	}
 	callers.Wait()
+	cancelled.Range(func(i, _ any) bool {
+		if n := i.(*item).sent.Load(); n != 0 {
+			t.Errorf("a withdrawn item was sent %d times", n)
+		}
+		return true
+	})
 	if g.calls != 0 || g.busy || len(g.queue) != 0 {
 		t.Errorf("left behind: %d calls, busy %t, %d queued", g.calls, g.busy, len(g.queue))
 	}
