@@ -11,7 +11,7 @@ import (
 )
 
 func TestAllowListsTheMethodsThatAPathHas(t *testing.T) {
-	h := newHouse(t, withRoutes(func(s *Server) { s.demo() }))
+	h := newTestServer(t, withRoutes(func(s *Server) { s.demo() }))
 	paths := map[string]bool{}
 	for _, r := range h.app.GetRoutes(true) {
 		paths[r.Path] = true

@@ -14,7 +14,7 @@ import (
 const backlog = 5000
 
 // publishBacklog stores them and returns the id before the first.
-func (h *house) publishBacklog(user string) notify.ID {
+func (h *testServer) publishBacklog(user string) notify.ID {
 	h.t.Helper()
 	before := h.publish(user, `"before"`)
 	const batch = 250 // miniredis under the race detector is slow, and a publish has a budget
@@ -44,7 +44,7 @@ func (c *wsClient) readBacklog(hello string) {
 // TestBacklog: a user who was away gets everything, in order, whatever its
 // size compared with a socket's queue.
 func TestBacklog(t *testing.T) {
-	h := newHouse(t, withLog(2*backlog))
+	h := newTestServer(t, withLog(2*backlog))
 	since := h.publishBacklog("42")
 	s, err := h.Broker.State(t.Context(), "42")
 	if err != nil {
@@ -58,7 +58,7 @@ func TestBacklog(t *testing.T) {
 // BenchmarkBacklog is the time from dialling to the last of the missed
 // notifications, on a real Redis.
 func BenchmarkBacklog(b *testing.B) {
-	h := newHouse(b, withLog(2*backlog), withRedis(redistest.Start(b).Addr))
+	h := newTestServer(b, withLog(2*backlog), withRedis(redistest.Start(b).Addr))
 	since := h.publishBacklog("42")
 	s, err := h.Broker.State(b.Context(), "42")
 	if err != nil {

@@ -10,7 +10,9 @@ import (
 	"herald/notify"
 )
 
-func withForeign(found func(*house)) func(*plan) { return func(p *plan) { p.found = found } }
+func withForeign(found func(*testServer)) func(*testOptions) {
+	return func(p *testOptions) { p.found = found }
+}
 
 // sessionKey and sessionCookie name a session as the app that keeps it does.
 const (
@@ -18,7 +20,7 @@ const (
 	sessionCookie = "sid=session-of-42"
 )
 
-func (h *house) keepSession(key, user string) {
+func (h *testServer) keepSession(key, user string) {
 	h.t.Helper()
 	if err := h.redis.Set(key, `{"userId":"`+user+`"}`); err != nil {
 		h.t.Fatal(err)
@@ -27,7 +29,7 @@ func (h *house) keepSession(key, user string) {
 }
 
 // sessionEvent passes a keyspace notification on, as cmd/gateway does.
-func (h *house) sessionEvent(key, event string) {
+func (h *testServer) sessionEvent(key, event string) {
 	if handle, ok := h.foreign.Changed("__keyspace@0__:"+key, event); ok {
 		h.Streams.SessionChanged(handle, h.foreign.Users(handle))
 	}
@@ -58,7 +60,7 @@ func (c *wsClient) wantType(want string) {
 // A session that ends between being found and the join concerns no socket when
 // it is told of: the join itself asks again.
 func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
-	h := newHouse(t, withForeign(func(h *house) {
+	h := newTestServer(t, withForeign(func(h *testServer) {
 		h.redis.Del(sessionKey)
 		h.sessionEvent(sessionKey, "del")
 	}))
@@ -68,7 +70,7 @@ func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
 
 // An event is a reason to ask, and no answer.
 func TestForeignSessionEvents(t *testing.T) {
-	h := newHouse(t, withForeign(func(*house) {}))
+	h := newTestServer(t, withForeign(func(*testServer) {}))
 	h.keepSession(sessionKey, "42")
 	h.keepSession("session:session-of-43", "43")
 	a, b := h.connectWith(sessionCookie, ""), h.connectWith(sessionCookie, "")

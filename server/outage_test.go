@@ -16,7 +16,7 @@ import (
 // stay, nothing piles up, and what is refused is never delivered.
 func TestOutage(t *testing.T) {
 	srv := redistest.Start(t)
-	h := newHouse(t, withRedis(srv.Addr), withLog(100), withBudget(400*time.Millisecond))
+	h := newTestServer(t, withRedis(srv.Addr), withLog(100), withBudget(400*time.Millisecond))
 	c := h.connect("42", "")
 	c.next()
 	cookie := h.cookie("42")

@@ -45,13 +45,13 @@ type Deps struct {
 type Options struct {
 	Cookie         string         // the session cookie's name; default sid
 	Origins        auth.Origins   // default: the request's own host
-	TrustedProxies []netip.Prefix // whose X-Forwarded-* are believed; default nobody's
+	TrustedProxies []netip.Prefix // proxies whose X-Forwarded-* headers are trusted; default none
 	Ping           time.Duration  // ping interval that hello tells clients; default 25 s
 	SessionCheck   time.Duration  // interval at which another program's sessions are looked up again; default 30 s
 	Demo           bool           // anyone may log in as anyone
 	Plain          bool           // a goroutine for each stream instead of event loops
 	Version        string         // shown in health
-	Log            *slog.Logger   // default: nothing is logged
+	Log            *slog.Logger   // default: discarded
 }
 
 // Server is the gateway's HTTP side.
@@ -73,7 +73,7 @@ type Server struct {
 	outage  redisx.Throttle
 }
 
-// Limits on what a request may cost before anyone knows who sent it.
+// Limits on a request, before its sender is known.
 const (
 	maxBody        = 1 << 20          // bytes of a request's body
 	maxHead        = 16 << 10         // bytes of a request's head: a JWT of 8 KiB and cookies fit

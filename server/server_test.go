@@ -45,8 +45,8 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
 }
 
-// house is a whole node on miniredis, in this process.
-type house struct {
+// testServer is a complete node on miniredis, in the process of the test.
+type testServer struct {
 	*Server
 	t       testing.TB
 	url     string
@@ -57,32 +57,32 @@ type house struct {
 
 const secret = "0123456789abcdef"
 
-// plan is how a house differs from the usual.
-type plan struct {
-	log    int           // length of a log; default 5
-	budget time.Duration // of a call to Redis; default more than a busy machine needs
-	redis  string        // address of a Redis; default miniredis
-	routes func(*Server) // further routes
-	plain  bool          // no event loops
-	found  func(*house)  // not nil: sessions are another program's (JSON); called when one was found
+// testOptions configure a testServer.
+type testOptions struct {
+	log    int               // length of a log; default 5
+	budget time.Duration     // of a call to Redis; default more than a busy machine needs
+	redis  string            // address of a Redis; default miniredis
+	routes func(*Server)     // further routes
+	plain  bool              // no event loops
+	found  func(*testServer) // not nil: sessions are another program's (JSON); called when one was found
 }
 
-func withLog(n int) func(*plan)              { return func(p *plan) { p.log = n } }
-func withRedis(addr string) func(*plan)      { return func(p *plan) { p.redis = addr } }
-func withBudget(d time.Duration) func(*plan) { return func(p *plan) { p.budget = d } }
-func withRoutes(f func(*Server)) func(*plan) { return func(p *plan) { p.routes = f } }
+func withLog(n int) func(*testOptions)              { return func(p *testOptions) { p.log = n } }
+func withRedis(addr string) func(*testOptions)      { return func(p *testOptions) { p.redis = addr } }
+func withBudget(d time.Duration) func(*testOptions) { return func(p *testOptions) { p.budget = d } }
+func withRoutes(f func(*Server)) func(*testOptions) { return func(p *testOptions) { p.routes = f } }
 
 // eachWay runs a test with event loops, and with a goroutine for each connection.
-func eachWay(t *testing.T, test func(t *testing.T, way func(*plan))) {
+func eachWay(t *testing.T, test func(t *testing.T, way func(*testOptions))) {
 	for name, plain := range map[string]bool{"loops": false, "plain": true} {
-		t.Run(name, func(t *testing.T) { test(t, func(p *plan) { p.plain = plain }) })
+		t.Run(name, func(t *testing.T) { test(t, func(p *testOptions) { p.plain = plain }) })
 	}
 }
 
-func newHouse(t testing.TB, plans ...func(*plan)) *house {
+func newTestServer(t testing.TB, changes ...func(*testOptions)) *testServer {
 	t.Helper()
-	p := plan{log: 5, budget: 30 * time.Second, routes: func(*Server) {}}
-	for _, change := range plans {
+	p := testOptions{log: 5, budget: 30 * time.Second, routes: func(*Server) {}}
+	for _, change := range changes {
 		change(&p)
 	}
 	var m *miniredis.Miniredis
@@ -103,7 +103,7 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 		s, err := store.Use(ctx, id)
 		return auth.Session{UserID: s.UserID, Handle: s.Handle, Expires: s.ExpiresAt}, err
 	}
-	h := &house{t: t, redis: m, store: store}
+	h := &testServer{t: t, redis: m, store: store}
 	var kept stream.Sessions = store
 	if p.found != nil {
 		other := foreign.New(rdb, foreign.JSON, foreign.Options{Budget: p.budget})
@@ -187,8 +187,8 @@ func newHouse(t testing.TB, plans ...func(*plan)) *house {
 	return h
 }
 
-// request sends one and returns the answer with its body read.
-func (h *house) request(method, path, body string, header ...string) (*http.Response, string) {
+// request sends a request and returns the answer and its body.
+func (h *testServer) request(method, path, body string, header ...string) (*http.Response, string) {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, strings.NewReader(body))
 	if err != nil {
@@ -215,7 +215,7 @@ func (h *house) request(method, path, body string, header ...string) (*http.Resp
 	return resp, string(b)
 }
 
-func (h *house) publish(user, message string) notify.ID {
+func (h *testServer) publish(user, message string) notify.ID {
 	h.t.Helper()
 	resp, body := h.request("POST", "/notify", fmt.Sprintf(`{"userId":%q,"message":%s}`, user, message))
 	var answer struct{ ID notify.ID }
@@ -226,7 +226,7 @@ func (h *house) publish(user, message string) notify.ID {
 }
 
 // cookie logs the user in.
-func (h *house) cookie(user string) string {
+func (h *testServer) cookie(user string) string {
 	h.t.Helper()
 	id, _, err := h.store.Create(h.t.Context(), user, nil)
 	if err != nil {
@@ -241,12 +241,12 @@ type wsClient struct {
 	*websocket.Conn
 }
 
-func (h *house) connect(user, query string) *wsClient {
+func (h *testServer) connect(user, query string) *wsClient {
 	h.t.Helper()
 	return h.connectWith(h.cookie(user), query)
 }
 
-func (h *house) connectWith(cookie, query string) *wsClient {
+func (h *testServer) connectWith(cookie, query string) *wsClient {
 	h.t.Helper()
 	header := http.Header{"Cookie": {cookie}, "Origin": {h.url}}
 	c, _, err := websocket.Dial(h.t.Context(), h.url+"/ws"+query, &websocket.DialOptions{HTTPHeader: header})
@@ -305,8 +305,8 @@ func (f frame) short() string {
 
 func TestResume(t *testing.T) { eachWay(t, testResume) }
 
-func testResume(t *testing.T, way func(*plan)) {
-	h := newHouse(t, way)
+func testResume(t *testing.T, way func(*testOptions)) {
+	h := newTestServer(t, way)
 	h.connect("42", "?since=0").expect("hello 0 0")
 	var ids []notify.ID
 	for i := range 7 { // the log keeps 5
@@ -354,7 +354,7 @@ func testResume(t *testing.T, way func(*plan)) {
 }
 
 // lastID asks for the user's newest id.
-func (c *wsClient) lastID(h *house) notify.ID {
+func (c *wsClient) lastID(h *testServer) notify.ID {
 	s, err := h.Broker.State(c.t.Context(), "42")
 	if err != nil {
 		c.t.Fatal(err)
@@ -364,8 +364,8 @@ func (c *wsClient) lastID(h *house) notify.ID {
 
 func TestResumeThroughAFullQueue(t *testing.T) { eachWay(t, testResumeThroughAFullQueue) }
 
-func testResumeThroughAFullQueue(t *testing.T, way func(*plan)) {
-	h := newHouse(t, way)
+func testResumeThroughAFullQueue(t *testing.T, way func(*testOptions)) {
+	h := newTestServer(t, way)
 	blob := `"` + strings.Repeat("x", 60_000) + `"`
 	for range 5 {
 		h.publish("42", blob)
@@ -382,8 +382,8 @@ func testResumeThroughAFullQueue(t *testing.T, way func(*plan)) {
 
 func TestRead(t *testing.T) { eachWay(t, testRead) }
 
-func testRead(t *testing.T, way func(*plan)) {
-	h := newHouse(t, way)
+func testRead(t *testing.T, way func(*testOptions)) {
+	h := newTestServer(t, way)
 	first, second := h.publish("42", "1"), h.publish("42", "2")
 	phone, laptop := h.connect("42", ""), h.connect("42", "")
 	phone.expect(fmt.Sprintf("hello %d 2", second))
@@ -431,7 +431,7 @@ type eventReader struct {
 	resp *http.Response
 }
 
-func (h *house) events(cookie string, header ...string) *eventReader {
+func (h *testServer) events(cookie string, header ...string) *eventReader {
 	h.t.Helper()
 	r, _ := http.NewRequestWithContext(h.t.Context(), "GET", h.url+"/events", nil)
 	r.Header.Set("Cookie", cookie)
@@ -475,8 +475,8 @@ func (e *eventReader) expect(parts ...string) {
 
 func TestEvents(t *testing.T) { eachWay(t, testEvents) }
 
-func testEvents(t *testing.T, way func(*plan)) {
-	h := newHouse(t, way)
+func testEvents(t *testing.T, way func(*testOptions)) {
+	h := newTestServer(t, way)
 	first := h.publish("42", "1")
 	second := h.publish("42", "{\n\"a\":\r\n2}")
 	cookie := h.cookie("42")
@@ -509,7 +509,7 @@ func testEvents(t *testing.T, way func(*plan)) {
 }
 
 func TestPanicCostsOnlyItsOwn(t *testing.T) {
-	h := newHouse(t, withRoutes(func(s *Server) {
+	h := newTestServer(t, withRoutes(func(s *Server) {
 		s.app.Get("/panic", func(*fiber.Ctx) error { panic("in a handler") })
 		s.app.Get("/panic/stream", func(c *fiber.Ctx) error {
 			s.hijack(c, func(net.Conn, []byte) { panic("in a stream") })
@@ -538,7 +538,7 @@ func TestPanicCostsOnlyItsOwn(t *testing.T) {
 }
 
 func TestIdempotencyOverHTTP(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	const one = `{"userId":"42","message":1}`
 	resp, first := h.request("POST", "/notify", one, "Idempotency-Key", `"k 1"`)
 	if resp.StatusCode != 200 || resp.Header.Get("Idempotency-Replay") != "" {
@@ -563,7 +563,7 @@ func TestIdempotencyOverHTTP(t *testing.T) {
 }
 
 func TestCORS(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	resp, _ := h.request("OPTIONS", "/inbox/read", "", "Origin", h.url, "Access-Control-Request-Method", "POST")
 	if resp.StatusCode != 204 || resp.Header.Get("Access-Control-Allow-Origin") != h.url || resp.Header.Get("Access-Control-Allow-Credentials") != "true" {
 		t.Errorf("allowed site: %s %v", resp.Status, resp.Header)
@@ -578,7 +578,7 @@ func TestCORS(t *testing.T) {
 }
 
 func TestSelfIsByTrustedProxiesOnly(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	secure := strings.Replace(h.url, "http:", "https:", 1)
 	cookie := h.cookie("42")
 	read := func() int {
@@ -586,7 +586,7 @@ func TestSelfIsByTrustedProxiesOnly(t *testing.T) {
 		return resp.StatusCode
 	}
 	if got := read(); got != 403 {
-		t.Errorf("anybody's X-Forwarded-Proto: %d", got)
+		t.Errorf("an untrusted X-Forwarded-Proto: %d", got)
 	}
 	h.o.TrustedProxies, _ = limiter.ParsePrefixes("127.0.0.0/8")
 	if got := read(); got != 200 {
@@ -594,11 +594,11 @@ func TestSelfIsByTrustedProxiesOnly(t *testing.T) {
 	}
 }
 
-// TestClientThatNeverReads is closed with 4102, once, freed, and delays nobody.
+// TestClientThatNeverReads is closed with 4102, once, and delays no other client.
 func TestClientThatNeverReads(t *testing.T) { eachWay(t, testClientThatNeverReads) }
 
-func testClientThatNeverReads(t *testing.T, way func(*plan)) {
-	h := newHouse(t, way, withLog(1000))
+func testClientThatNeverReads(t *testing.T, way func(*testOptions)) {
+	h := newTestServer(t, way, withLog(1000))
 	good := h.connect("42", "")
 	good.SetReadLimit(-1)
 	good.next()
@@ -636,7 +636,7 @@ func await(t testing.TB, what string, ok func() bool) {
 // TestProbe is what a browser does after a failed upgrade to learn why; it sends
 // no Origin to its own site.
 func TestProbe(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	cookie := h.cookie("42")
 	probe := func(header ...string) int {
 		resp, _ := h.request("GET", "/ws", "", append([]string{"Authorization", ""}, header...)...)
@@ -646,7 +646,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("from our own site: %d", got)
 	}
 	if got := probe("Cookie", cookie); got != 403 {
-		t.Errorf("from who knows where: %d", got)
+		t.Errorf("from an unknown site: %d", got)
 	}
 	if got := probe("Cookie", cookie, "Sec-Fetch-Site", "same-origin", "Upgrade", "websocket"); got != 403 {
 		t.Errorf("an upgrade without Origin: %d", got)
@@ -659,8 +659,8 @@ func TestProbe(t *testing.T) {
 // TestHelloComesWithTheHead: what a stream begins with is one write.
 func TestHelloComesWithTheHead(t *testing.T) { eachWay(t, testHelloComesWithTheHead) }
 
-func testHelloComesWithTheHead(t *testing.T, change func(*plan)) {
-	h := newHouse(t, change)
+func testHelloComesWithTheHead(t *testing.T, change func(*testOptions)) {
+	h := newTestServer(t, change)
 	u, _ := url.Parse(h.url)
 	for request, hello := range map[string]string{
 		"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n": `{"type":"hello"`,
@@ -704,10 +704,10 @@ func TestAcceptSurvivesRunningOutOfFiles(t *testing.T) {
 	_ = c.Close()
 }
 
-// TestNobodyGetsMemoryForNothing: a large body is refused by its head, before
-// there is room for it.
-func TestNobodyGetsMemoryForNothing(t *testing.T) {
-	h := newHouse(t)
+// TestLargeBodyIsRefusedByItsHead: a large body is refused by its head, before
+// memory is allocated for it.
+func TestLargeBodyIsRefusedByItsHead(t *testing.T) {
+	h := newTestServer(t)
 	u, _ := url.Parse(h.url)
 	for header, want := range map[string]string{
 		"":                                " 413 ",
