@@ -15,8 +15,8 @@ const (
 	apiKeySecretForm = "16 to 1024 visible ASCII characters, no comma and no colon"
 )
 
-// APIKeys are the configured API keys. The zero value holds none. It keeps only
-// the hashes of the secrets and never changes once parsed.
+// APIKeys is the set of configured API keys. The zero value is empty. It stores
+// SHA-256 hashes instead of secrets, and is immutable after ParseAPIKeys.
 type APIKeys struct {
 	keys []apiKey
 }
@@ -27,14 +27,18 @@ type apiKey struct {
 	scopes Scopes
 }
 
-// ParseAPIKeys reads name:secret[:scope+scope], comma-separated, space around an
-// entry ignored; an empty text holds no keys. A key that names no scopes has all
-// of them. Refused are names that are not [A-Za-z0-9._-]{1,64}, names or secrets
-// used twice, secrets that are short or that no header field can carry, unknown
-// scopes and an empty scope list, which could be read as "all".
+// ParseAPIKeys parses a comma-separated list of name:secret[:scope+scope]. It
+// ignores space around an entry. An empty text is an empty set. A key without a
+// scope list has all scopes.
 //
-// Errors name the key, or its position while its name is in doubt. They repeat
-// nothing else: behind a forgotten or misplaced colon any part may be the secret.
+// ParseAPIKeys refuses:
+//   - names that do not match [A-Za-z0-9._-]{1,64};
+//   - secrets that are not 16 to 1024 visible ASCII characters without comma and colon;
+//   - duplicate names and duplicate secrets;
+//   - unknown scopes, and an empty scope list, which could be read as "all".
+//
+// An error contains the key's name, or its position if the name is invalid. It
+// quotes nothing else: if a colon is missing or misplaced, any part may be the secret.
 func ParseAPIKeys(text string) (*APIKeys, error) {
 	k := new(APIKeys)
 	for i, entry := range splitList(text) {
@@ -52,7 +56,8 @@ func ParseAPIKeys(text string) (*APIKeys, error) {
 	return k, nil
 }
 
-// parseAPIKey returns a name, even with an error, once it is known to be one.
+// parseAPIKey parses one entry. If the name is valid, key.name is set even when
+// err is not nil.
 func parseAPIKey(entry string) (key apiKey, err error) {
 	name, rest, ok := strings.Cut(entry, ":")
 	if !ok {
@@ -102,9 +107,9 @@ func (k *APIKeys) add(key apiKey) error {
 // Len returns the number of keys.
 func (k *APIKeys) Len() int { return len(k.keys) }
 
-// Lookup finds the key with that secret. It compares hashes, all of them and
-// each in constant time, so the time it takes tells neither how much of a guess
-// was right nor which key it came near.
+// Lookup returns the principal of the key with the given secret, or false. It
+// compares the hash with those of all keys, each in constant time. The duration
+// therefore reveals neither how close a guess was nor which key it resembled.
 func (k *APIKeys) Lookup(secret string) (Principal, bool) {
 	sum := sha256.Sum256([]byte(secret))
 	found := -1

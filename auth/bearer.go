@@ -8,11 +8,11 @@ var (
 	errTwoTokens         = refuse(ErrCredentials, "several token parameters")
 )
 
-// ParseBearer reads the token out of a request's Authorization fields
-// (RFC 6750, 2.1). The scheme's case does not matter (RFC 9110, 11.1). Another
-// scheme, such as the Basic of a proxy in front, is not present rather than an
-// error: it says nothing to this gateway. Several fields, and a Bearer without
-// exactly one token, are ErrCredentials.
+// ParseBearer returns the bearer token of a request's Authorization fields (RFC
+// 6750, section 2.1). The scheme is case-insensitive (RFC 9110, section 11.1).
+// With another scheme present is false and err is nil, because a reverse proxy
+// may use Basic for itself. ParseBearer returns ErrCredentials for several
+// fields, a malformed scheme, and a Bearer scheme without exactly one token.
 func ParseBearer(values []string) (token string, present bool, err error) {
 	switch {
 	case len(values) == 0:
@@ -34,8 +34,9 @@ func ParseBearer(values []string) (token string, present bool, err error) {
 	return token, true, nil
 }
 
-// QueryToken takes the token out of the values of the query's token parameter,
-// already unescaped. An empty one is present, and bad.
+// QueryToken returns the token from the unescaped values of the query parameter
+// "token". An empty value counts as present, and Authenticate refuses it.
+// QueryToken returns ErrCredentials for several values.
 func QueryToken(values []string) (token string, present bool, err error) {
 	switch len(values) {
 	case 0:

@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxNumericDate is the last second of the year 9999. Beyond it lie the dates
-// of issuers that count milliseconds, and overflows.
+// maxNumericDate is the last second of the year 9999. A larger value comes from an
+// issuer that counts milliseconds, or would overflow.
 const maxNumericDate = 253402300799
 
 var (
@@ -24,13 +24,13 @@ var (
 	errBadIssued = refuse(ErrCredentials, "token's iat is not a date in seconds")
 )
 
-// object is a JSON object by its members' names: unescaped, and compared
-// exactly. SUB is not sub (RFC 7519, 10.1.1).
+// object maps the unescaped member names of a JSON object to their values. Names
+// are case-sensitive: SUB is not sub (RFC 7519, section 10.1.1).
 type object map[string]json.RawMessage
 
-// readObject refuses repeated names, at the outermost level, which is the one
-// that is read. RFC 7515, 4 and RFC 7519, 4 let a reader take the last one, but
-// then two readers of one token may see two users.
+// readObject parses a JSON object and refuses duplicate names at the top level;
+// no other level is read. RFC 7515 and RFC 7519 (section 4 of each) let a parser
+// take the last duplicate, but then two parsers may see two users in one token.
 func readObject(data []byte) (object, error) {
 	var o object
 	if !utf8.Valid(data) || json.Unmarshal(data, &o) != nil || o == nil {
@@ -42,8 +42,8 @@ func readObject(data []byte) (object, error) {
 	return o, nil
 }
 
-// countMembers counts the members at the outermost level of a valid JSON object:
-// each has one colon there that is not in a string.
+// countMembers counts the top-level members of a valid JSON object by their
+// colons outside strings.
 func countMembers(data []byte) (n int) {
 	depth, quoted := 0, false
 	for i := 0; i < len(data); i++ {
@@ -64,8 +64,8 @@ func countMembers(data []byte) (n int) {
 	return n
 }
 
-// text returns a member that must be a string. ok is false if it is missing or
-// something else.
+// text returns the value of a string member. ok is false if the member is missing
+// or is not a string.
 func (o object) text(name string) (s string, ok bool) {
 	raw := o[name]
 	if len(raw) == 0 || raw[0] != '"' {
@@ -77,8 +77,8 @@ func (o object) text(name string) (s string, ok bool) {
 	return s, json.Unmarshal(raw, &s) == nil
 }
 
-// texts returns a member that is a string or an array of nothing but strings
-// (RFC 7519, 4.1.3), nil if it is neither.
+// texts returns the values of a member that is a string or an array of strings
+// (RFC 7519, section 4.1.3), and nil for anything else.
 func (o object) texts(name string) []string {
 	if s, ok := o.text(name); ok {
 		return []string{s}
@@ -97,8 +97,9 @@ func (o object) texts(name string) []string {
 	return all
 }
 
-// date returns a NumericDate (RFC 7519, 2): seconds since 1970, possibly with a
-// fraction, as a JSON number. The zero time stands for a missing one.
+// date returns a NumericDate member (RFC 7519, section 2): a JSON number of
+// seconds since 1970, which may have a fraction. A missing member is the zero
+// time, with ok true.
 func (o object) date(name string) (t time.Time, ok bool) {
 	raw, present := o[name]
 	if !present {
@@ -112,9 +113,9 @@ func (o object) date(name string) (t time.Time, ok bool) {
 	return time.Unix(whole, int64((seconds-float64(whole))*1e9)), true
 }
 
-// scopes reads the scope claim of RFC 8693, 4.2: names separated by spaces.
-// Names that mean something elsewhere are ignored, and so is a claim of another
-// form: it grants nothing.
+// scopes returns the scopes of the scope claim, a space-separated list of names
+// (RFC 8693, section 4.2). Unknown names grant nothing, and neither does a claim
+// that is not a string.
 func (o object) scopes() (all Scopes) {
 	list, _ := o.text("scope")
 	for name := range strings.SplitSeq(list, " ") {

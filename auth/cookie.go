@@ -2,7 +2,7 @@ package auth
 
 import "strings"
 
-// maxCookieBytes is what browsers allow for a cookie (RFC 6265bis, 5.6).
+// maxCookieBytes is the size limit of a cookie in browsers (RFC 6265bis, section 5.6).
 const maxCookieBytes = 4096
 
 var (
@@ -10,18 +10,19 @@ var (
 	errCookie     = refuse(ErrCredentials, "malformed session cookie")
 )
 
-// ValidCookieName reports whether a cookie can have that name (RFC 6265, 4.1.1).
+// ValidCookieName reports whether name is a valid cookie name (RFC 6265, section 4.1.1).
 func ValidCookieName(name string) bool {
 	return name != "" && only(name, isTokenChar)
 }
 
-// CookieValue finds the cookie of exactly that name, case included, in a
-// request's Cookie fields (RFC 6265, 4.2.1; quotes around the value removed).
-// Pairs of other names may be anything.
+// CookieValue returns the value of the named cookie in a request's Cookie fields
+// (RFC 6265, section 4.2.1). The name is case-sensitive. Quotes around the value
+// are removed. Cookies of other names may be malformed.
 //
-// Two cookies of the name with different values are ErrCredentials: the field
-// does not say which site set which, so a hostile subdomain could plant its own
-// session beside the user's, and which one wins would depend on path lengths.
+// CookieValue returns ErrCredentials if the value is longer than 4096 bytes or
+// malformed, or if two cookies of the name have different values. The Cookie
+// field does not say which site set a cookie, so a hostile subdomain could add its
+// session to the user's. Path lengths would then decide which of the two counts.
 func CookieValue(headerValues []string, name string) (value string, present bool, err error) {
 	for _, header := range headerValues {
 		for pair := range strings.SplitSeq(header, ";") {
@@ -49,7 +50,7 @@ func unquote(s string) string {
 	return s
 }
 
-// isCookieOctet is cookie-octet of RFC 6265, 4.1.1.
+// isCookieOctet reports whether c is a cookie-octet (RFC 6265, section 4.1.1).
 func isCookieOctet(c byte) bool {
 	return '!' <= c && c <= '~' && c != '"' && c != ',' && c != ';' && c != '\\'
 }

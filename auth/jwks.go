@@ -198,14 +198,15 @@ func noKeySet(cause error) error {
 	return &refusal{kind: ErrUnavailable, detail: errNoKeySet.detail, cause: cause}
 }
 
-// CheckKeySet refuses what holds no key that tokens could be verified with.
+// CheckKeySet returns an error if text is not a JSON Web Key Set with at least one
+// key that can verify tokens.
 func CheckKeySet(text []byte) error {
 	_, err := parseKeySet(text)
 	return err
 }
 
-// parseKeySet takes the keys that are fit for verifying and leaves out the others:
-// sets hold keys for other purposes too (RFC 7517, 5).
+// parseKeySet returns the keys that can verify tokens and ignores the others,
+// because a set may also hold keys for other purposes (RFC 7517, section 5).
 func parseKeySet(text []byte) (map[string]jwtKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -228,9 +229,9 @@ func parseKeySet(text []byte) (map[string]jwtKey, error) {
 
 var errJWK = errors.New("not a public key for signatures with a key id")
 
-// parseJWK binds a key to one algorithm: the one it names, else the only one that
-// is allowed for keys of its kind. A symmetric key is refused, because what is
-// published is no secret; so is one whose private half was published.
+// parseJWK binds a key to one algorithm: the one that it names, or the only one
+// allowed for its type. It refuses symmetric keys, because a published key is not
+// secret, and keys whose private half is published too.
 func parseJWK(raw json.RawMessage) (id string, _ jwtKey, err error) {
 	var m jwkset.JWKMarshal
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -240,7 +241,7 @@ func parseJWK(raw json.RawMessage) (id string, _ jwtKey, err error) {
 	if !signs || m.KTY == jwkset.KtyOct || m.D != "" || m.KID == "" || len(m.KID) > maxKeyIDBytes {
 		return "", jwtKey{}, errJWK
 	}
-	// Certificates prove nothing here, and their addresses are never followed.
+	// Certificates are not verified, and their URLs are never fetched.
 	m.X5C, m.X5U, m.X5T, m.X5TS256 = nil, "", "", ""
 	k, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 	if err != nil {

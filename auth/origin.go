@@ -15,16 +15,18 @@ var (
 	errTwoOrigins = refuse(ErrTwoOrigins, "several Origin headers")
 )
 
-// Origins are the sites whose pages may use the gateway. The zero value: only
-// the site that the request itself is for. It never changes once parsed.
+// Origins is the list of web origins whose pages may use the gateway. The zero
+// value allows only the origin that the request is addressed to. It is immutable
+// after ParseOrigins.
 type Origins struct {
-	allowed []string // canonical
+	allowed []string // in the form of canonicalOrigin
 }
 
-// ParseOrigins reads scheme://host[:port], comma-separated, space around an entry
-// ignored; an empty text is the zero value. The scheme is http or https. Paths
-// (a trailing slash included), wildcards, user names and null are refused: an
-// entry that no browser can send would look as if it allowed something.
+// ParseOrigins parses a comma-separated list of scheme://host[:port] with scheme
+// http or https. It ignores space around an entry. An empty text is the zero value.
+//
+// ParseOrigins refuses paths (also a trailing slash), wildcards, user names and
+// null. No browser sends such an Origin, so the entry would allow nothing.
 func ParseOrigins(csv string) (Origins, error) {
 	var o Origins
 	for i, entry := range splitList(csv) {
@@ -37,11 +39,13 @@ func ParseOrigins(csv string) (Origins, error) {
 	return o, nil
 }
 
-// Check decides on a request's Origin fields. self is the request's own
-// scheme://host[:port]; it counts only if no origins are configured, and then
-// nothing else does. Scheme, host and port must be equal, default ports
-// supplied. ErrNoOrigin if there is none, ErrTwoOrigins if there are several,
-// even equal ones, ErrOrigin if it is null, unreadable or another.
+// Check returns nil if a request's Origin field is allowed. Scheme, host and port
+// must match; a missing port is the scheme's default. self is the request's own
+// scheme://host[:port], the only allowed origin if none are configured. It is not
+// allowed otherwise, unless it is in the list.
+//
+// Check returns ErrNoOrigin without an Origin field, ErrTwoOrigins for several
+// (even equal ones), and ErrOrigin if the origin is null, malformed or not allowed.
 func (o Origins) Check(values []string, self string) error {
 	switch {
 	case len(values) == 0:
@@ -64,33 +68,34 @@ func (o Origins) allows(origin, self string) bool {
 	return err == nil && own == origin
 }
 
-// OriginRule says what may stand for an Origin that a request by cookie lacks.
-// One by token may always lack it, because no other site's page can make a
-// browser add a token; and an Origin that is there must always be allowed.
+// OriginRule says when a request with a session cookie may lack an Origin header.
+// A request with a token may always lack it, because a page of another site
+// cannot make a browser add a token. An Origin that is present must be allowed
+// under every rule.
 type OriginRule int
 
 const (
-	// OriginRequired: nothing. For WebSockets and unsafe methods, with which
-	// browsers always send one.
+	// OriginRequired refuses requests without Origin. It is for WebSockets and
+	// unsafe methods, for which browsers always send Origin.
 	OriginRequired OriginRule = iota
-	// OriginOrSameOrigin: Sec-Fetch-Site: same-origin, which pages cannot set.
-	// For server-sent events, whose GET browsers send without Origin to their
-	// own site. They send Sec-Fetch-Site only to https and localhost.
+	// OriginOrSameOrigin accepts Sec-Fetch-Site: same-origin instead, which pages
+	// cannot set. It is for server-sent events: browsers send a same-origin GET
+	// without Origin. They send Sec-Fetch-Site only to https and localhost.
 	OriginOrSameOrigin
-	// OriginOptional: its absence. For safe methods whose answer another site's
-	// page cannot read.
+	// OriginOptional accepts requests without Origin. It is for safe methods whose
+	// response a page of another site cannot read.
 	OriginOptional
 )
 
-// Source is where a request says it comes from.
+// Source holds the headers that say which site a request comes from.
 type Source struct {
 	Origin    []string // the Origin fields
 	FetchSite []string // the Sec-Fetch-Site fields (W3C Fetch Metadata)
 	Self      string   // the request's own scheme://host[:port]
 }
 
-// Admit decides whether a request proven by method may come from where it does.
-// Its errors are those of Check.
+// Admit returns nil if a request from this source is allowed, given how it was
+// authenticated. The errors are those of Check.
 func (o Origins) Admit(method Method, rule OriginRule, from Source) error {
 	if len(from.Origin) > 0 {
 		return o.Check(from.Origin, from.Self)
@@ -106,9 +111,9 @@ func (o Origins) Admit(method Method, rule OriginRule, from Source) error {
 
 var errOriginForm = errors.New("must be scheme://host[:port] with http or https, and nothing else")
 
-// canonicalOrigin gives equal origins one spelling (RFC 6454, 4): scheme and host
-// in lower case, addresses as netip prints them, the default port left out. It
-// does not use net/url, which accepts much that is not an origin.
+// canonicalOrigin returns the same text for equal origins (RFC 6454, section 4):
+// scheme and host in lower case, IP addresses as netip prints them, without the
+// default port. It does not use net/url, which accepts much that is not an origin.
 func canonicalOrigin(s string) (string, error) {
 	scheme, authority, ok := strings.Cut(s, "://")
 	scheme = strings.ToLower(scheme)
@@ -157,7 +162,8 @@ func canonicalHost(host string) (string, error) {
 	return strings.ToLower(host), nil
 }
 
-// isHostChar covers names as browsers send them, in punycode, and IPv4.
+// isHostChar reports whether c can occur in a host name as browsers send it
+// (punycode), or in an IPv4 address.
 func isHostChar(c byte) bool {
 	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_'
 }

@@ -2,10 +2,10 @@ package auth
 
 import "strings"
 
-// Scopes is a set of what a backend may do.
+// Scopes is a set of permissions of a backend.
 type Scopes uint8
 
-// The scopes. ScopesAll is what an API key gets that names none.
+// The scopes. An API key without a scope list has ScopesAll.
 const (
 	ScopePublish  Scopes = 1 << iota // send notifications
 	ScopeSessions                    // create, list, change and revoke sessions
@@ -14,8 +14,8 @@ const (
 	ScopesAll = ScopePublish | ScopeSessions | ScopePresence
 )
 
-// scopeNames holds the names on the wire and in settings, in the order they
-// are printed.
+// scopeNames maps scopes to their names in tokens and settings, in the order in
+// which String prints them.
 var scopeNames = []struct {
 	scope Scopes
 	name  string
@@ -25,7 +25,7 @@ var scopeNames = []struct {
 	{ScopePresence, "presence"},
 }
 
-// String lists the scopes as RFC 6749, 3.3 writes them: separated by spaces.
+// String returns the names of the scopes, separated by spaces (RFC 6749, section 3.3).
 func (s Scopes) String() string {
 	var names []string
 	for _, n := range scopeNames {
@@ -36,7 +36,7 @@ func (s Scopes) String() string {
 	return strings.Join(names, " ")
 }
 
-// scopeNamed returns the scope of that exact name, or 0.
+// scopeNamed returns the scope with the given name, or 0. Names are case-sensitive.
 func scopeNamed(name string) Scopes {
 	for _, n := range scopeNames {
 		if n.name == name {

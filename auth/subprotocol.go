@@ -2,8 +2,8 @@ package auth
 
 import "strings"
 
-// Subprotocol is the WebSocket subprotocol the gateway speaks. It is the only
-// one it may ever select: selecting bearer.<JWT> would echo the token.
+// Subprotocol is the gateway's WebSocket subprotocol. The gateway must select no
+// other: the response to bearer.<JWT> would repeat the token.
 const Subprotocol = "herald.v1"
 
 const bearerPrefix = "bearer."
@@ -13,11 +13,14 @@ var (
 	errTwoSubprotocol = refuse(ErrCredentials, "several bearer subprotocols")
 )
 
-// BearerSubprotocol reads a request's Sec-WebSocket-Protocol fields (RFC 6455,
-// 4.2.1), which browsers can set where they cannot set Authorization: the token
-// behind "bearer.", empty if there is none, and whether Subprotocol is offered.
-// Empty list elements are ignored (RFC 9110, 5.6.1.2). An element that is not a
-// token of RFC 9110, an empty bearer and a second one are ErrCredentials.
+// BearerSubprotocol returns the token after "bearer." in a request's
+// Sec-WebSocket-Protocol fields, or "" without one, and whether the client offers
+// Subprotocol (RFC 6455, section 4.2.1). Browsers can set this header for
+// WebSockets, but not Authorization.
+//
+// Empty list elements are ignored (RFC 9110, section 5.6.1.2). BearerSubprotocol
+// returns ErrCredentials for an element that is not a token of RFC 9110, for an
+// empty bearer token and for several.
 func BearerSubprotocol(values []string) (token string, offersHerald bool, err error) {
 	for _, value := range values {
 		for element := range strings.SplitSeq(value, ",") {

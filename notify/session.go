@@ -11,7 +11,9 @@ type SessionRequest struct {
 	Data   map[string]json.RawMessage // nil if absent; values exactly as sent
 }
 
-// ParseSessionRequest reads such a body. Errors are *FieldError.
+// ParseSessionRequest parses the body of POST /sessions or PATCH
+// /sessions/<handle>. It refuses unknown and repeated members. An error is a
+// *FieldError. The result does not refer to body.
 func ParseSessionRequest(body []byte) (SessionRequest, error) {
 	var r SessionRequest
 	if !utf8.Valid(body) {
@@ -61,8 +63,8 @@ func parseData(value []byte) (map[string]json.RawMessage, error) {
 	return data, nil
 }
 
-// ParseReadRequest reads the body of POST /inbox/read, {"upTo":id}. Errors are
-// *FieldError.
+// ParseReadRequest parses the body of POST /inbox/read, {"upTo":id}. upTo is
+// required. An error is a *FieldError.
 func ParseReadRequest(body []byte) (ID, error) {
 	if !utf8.Valid(body) {
 		return 0, &FieldError{Problem: errUTF8.Error()}
