@@ -73,14 +73,14 @@ func TestAPIKeysLookup(t *testing.T) {
 	}
 }
 
-func TestNoAPIKeys(t *testing.T) {
+func TestEmptyAPIKeysAcceptNoSecret(t *testing.T) {
 	keys, err := ParseAPIKeys("  ")
 	if err != nil || keys.Len() != 0 {
 		t.Fatal(keys, err)
 	}
 	for _, keys := range []*APIKeys{keys, {}} {
 		if _, ok := keys.Lookup(""); ok {
-			t.Error("the empty secret is a key")
+			t.Error("the empty secret was accepted")
 		}
 	}
 }
@@ -111,7 +111,7 @@ func TestScopes(t *testing.T) {
 		ScopeSessions: false, ScopesAll: false, 0: false,
 	} {
 		if p.Has(scope) != want {
-			t.Errorf("Has(%q) is %v", scope, !want)
+			t.Errorf("Has(%q) = %v, want %v", scope, !want, want)
 		}
 	}
 	if s := ScopesAll.String(); s != "publish sessions presence" {

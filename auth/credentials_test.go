@@ -15,7 +15,7 @@ import (
 
 var errRedis = errors.New("dial tcp 127.0.0.1:6379: connection refused")
 
-// lookups are two SessionLookups over fixed sessions that note their calls.
+// lookups makes SessionLookups over fixed sessions and records their calls.
 type lookups struct{ calls []string }
 
 func (l *lookups) named(name string) SessionLookup {
@@ -66,7 +66,7 @@ func TestAuthenticate(t *testing.T) {
 		{"query", C{Query: jwt42}, nil, MethodJWT, nil},
 		{"subprotocol", C{Subprotocol: jwt42}, nil, MethodJWT, nil},
 
-		// The first one present decides.
+		// The first credential present decides.
 		{"bad bearer, good rest", C{expired, s42, jwt42, jwt42}, errExpired, "", nil},
 		{"malformed bearer, good rest", C{malformed, s42, jwt42, jwt42}, errAuthorization, "", nil},
 		{"API key as bearer", C{Bearer: given("aaaaaaaaaaaaaaaa"), Cookie: s42}, errNotAToken, "", nil},
@@ -81,7 +81,7 @@ func TestAuthenticate(t *testing.T) {
 		{"session id as query", C{Query: s42}, errNotAToken, "", nil},
 		{"JWT as cookie", C{Cookie: jwt42}, errSession, "", []string{"use " + jwt42.Value}},
 
-		// The others only matter if they are somebody else's.
+		// Further credentials are refused only if they are of another user.
 		{"all of one user", C{jwt42, s42, jwt42, jwt42}, nil, MethodJWT, []string{"peek s42"}},
 		{"cookie and query of one user", C{Cookie: s42, Query: jwt42}, nil, MethodSession, []string{"use s42"}},
 		{"bearer and another's cookie", C{Bearer: jwt42, Cookie: s43}, errTwoUsers, "", []string{"peek s43"}},
@@ -106,10 +106,10 @@ func TestAuthenticate(t *testing.T) {
 				t.Errorf("sessions looked up: %q, want %q", l.calls, row.calls)
 			}
 			if err != nil && p != (Principal{}) {
-				t.Errorf("refused as %+v", p)
+				t.Errorf("refused with the principal %+v", p)
 			}
 			if err == nil && (p.UserID != "42" || p.Name != "42" || p.Method != row.by) {
-				t.Errorf("principal %+v", p)
+				t.Errorf("principal %+v, want user 42 by %v", p, row.by)
 			}
 		})
 	}
@@ -128,13 +128,13 @@ func TestUnavailableKeepsItsCauseForTheLog(t *testing.T) {
 	a, _ := testAuthenticator(t)
 	_, err := a.Authenticate(context.Background(), Credentials{Cookie: given("down")})
 	if !errors.Is(err, errRedis) || !strings.Contains(err.Error(), errRedis.Error()) {
-		t.Errorf("%v does not hold its cause", err)
+		t.Errorf("%v does not wrap its cause", err)
 	}
 	if errors.Is(err, ErrCredentials) || Challenge(err) != "" {
-		t.Errorf("%v counts as not logged in", err)
+		t.Errorf("%v is treated as bad credentials", err)
 	}
 	if strings.Contains(Detail(err), "127.0.0.1") {
-		t.Errorf("the detail shows the cause: %s", Detail(err))
+		t.Errorf("the detail contains the cause: %s", Detail(err))
 	}
 }
 
@@ -161,7 +161,7 @@ func TestPublisher(t *testing.T) {
 		{"JWT lacks it", given(hs256(t, claimsOf("42"))), ScopePublish, ErrScope, Principal{}},
 		{"JWT expired, scope or not", given(hs256(t, `{"sub":"42","exp":1,"scope":"publish"}`)), ScopePublish, errExpired, Principal{}},
 		{"JWT forged", given(mint(t, jwt.SigningMethodHS256, []byte(secretB), `{"alg":"HS256"}`, claimsOf("42", `"scope":"publish"`))), ScopePublish, errSignature, Principal{}},
-		{"a session is no backend", given("s42"), ScopePublish, errUnknownKey, Principal{}},
+		{"session id instead of a token", given("s42"), ScopePublish, errUnknownKey, Principal{}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			a, l := testAuthenticator(t)
@@ -170,7 +170,7 @@ func TestPublisher(t *testing.T) {
 				t.Errorf("%+v, %v; want %+v, %v", p, err, row.who, row.want)
 			}
 			if l.calls != nil {
-				t.Errorf("looked up %q", l.calls)
+				t.Errorf("sessions looked up: %q, want none", l.calls)
 			}
 		})
 	}
@@ -198,8 +198,8 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// error_description allows no quote, no backslash and nothing but ASCII
-// (RFC 6750, 3).
+// error_description allows only printable ASCII without quote and backslash (RFC
+// 6750, section 3).
 func TestDetailsFitTheChallenge(t *testing.T) {
 	ok := regexp.MustCompile(`^[ !#-\[\]-~]+$`)
 	for _, err := range []error{
@@ -210,10 +210,10 @@ func TestDetailsFitTheChallenge(t *testing.T) {
 		errNothing, errUnknownKey, errSession, errSessionUser, errTwoUsers, errNoOrigin, errOrigin, errTwoOrigins,
 	} {
 		if !ok.MatchString(Detail(err)) {
-			t.Errorf("%q does not fit", Detail(err))
+			t.Errorf("the detail %q is not allowed in error_description", Detail(err))
 		}
 	}
 	if Detail(errors.New("password is hunter2")) != "" {
-		t.Error("the text of another package's error is shown")
+		t.Error("Detail returns the text of another package's error")
 	}
 }

@@ -21,7 +21,7 @@ func TestParseBearer(t *testing.T) {
 		{"upper case", []string{"BEARER abc"}, "abc", true, nil},
 		{"several spaces", []string{" Bearer   abc\t"}, "abc", true, nil},
 		{"the token's case stays", []string{"Bearer AbC"}, "AbC", true, nil},
-		{"Basic is not for us", []string{"Basic dXNlcjpwYXNz"}, "", false, nil},
+		{"Basic is ignored", []string{"Basic dXNlcjpwYXNz"}, "", false, nil},
 		{"Negotiate without more", []string{"Negotiate"}, "", false, nil},
 		{"empty", []string{""}, "", true, errAuthorization},
 		{"blank", []string{"  "}, "", true, errAuthorization},
@@ -184,7 +184,7 @@ func FuzzCookieValue(f *testing.F) {
 	f.Add("sid=a;sid=b", "=;;")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		value, present, err := CookieValue([]string{a, b}, "sid")
-		// The same by another road: all values of the name, as a set.
+		// A second implementation: the set of all values of the name.
 		var all []string
 		for _, pair := range strings.Split(a+";"+b, ";") {
 			if name, v, ok := strings.Cut(strings.Trim(pair, " \t"), "="); ok && name == "sid" {

@@ -14,12 +14,12 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// published is a key set whose source a test steers.
+// published is a key set source whose answers and clock the test sets.
 type published struct {
 	mu    sync.Mutex
 	text  string    // guarded by mu
 	err   error     // guarded by mu
-	asked []bool    // guarded by mu; for each question whether it was to renew
+	asked []bool    // guarded by mu; the renew argument of each call
 	now   time.Time // guarded by mu
 }
 
@@ -47,11 +47,11 @@ func (p *published) wantAsked(t *testing.T, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.asked) != n {
-		t.Errorf("asked %d times, want %d", len(p.asked), n)
+		t.Errorf("the source was called %d times, want %d", len(p.asked), n)
 	}
 }
 
-// keySetOf is the set with one public key, which more members describe.
+// keySetOf returns a JSON Web Key Set with one key, whose JSON ends with more.
 func keySetOf(t *testing.T, key crypto.PublicKey, more string) string {
 	t.Helper()
 	return `{"keys":[` + jwkOf(t, key, more) + `]}`
@@ -64,7 +64,7 @@ func jwkOf(t *testing.T, key any, more string) string {
 		t.Fatal(err)
 	}
 	m := k.Marshal()
-	m.ALG = "" // the library fills it in; what is published says it, or not
+	m.ALG = "" // the library sets it; a test case sets alg in more, or omits it
 	b, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -86,12 +86,11 @@ func signed(t *testing.T, method jwt.SigningMethod, key any, kid string) string 
 func wantVerify(t *testing.T, v *Verifier, token string, want error) {
 	t.Helper()
 	if _, err := v.Verify(t.Context(), token); !errors.Is(err, want) {
-		t.Errorf("%v, want %v", err, want)
+		t.Errorf("Verify: %v, want %v", err, want)
 	}
 }
 
-// Which published keys may verify what.
-func TestKeySetKeys(t *testing.T) {
+func TestKeySetVerifiesOnlyWithSuitableKeys(t *testing.T) {
 	k := asymmetric()
 	for name, row := range map[string]struct {
 		key    any
@@ -118,9 +117,9 @@ func TestKeySetKeys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text := keySetOf(t, row.key, row.more)
 			if err := CheckKeySet([]byte(text)); (err == nil) != row.ok && row.method != jwt.SigningMethod(jwt.SigningMethodRS512) {
-				t.Errorf("the set: %v", err)
+				t.Errorf("CheckKeySet: %v", err)
 			}
-			// Beside a good one, so that it is the key that is refused and not the set.
+			// A second, good key keeps the set valid, so only the key under test is refused.
 			text = strings.TrimSuffix(text, "]}") + "," + jwkOf(t, k.ed.Public(), `,"kid":"good"`) + "]}"
 			_, v := jwksVerifier(t, text, "")
 			want := error(ErrCredentials)
@@ -133,10 +132,10 @@ func TestKeySetKeys(t *testing.T) {
 	}
 }
 
-func TestKeySetsThatAreNone(t *testing.T) {
+func TestCheckKeySetRefusesSetsWithoutUsableKeys(t *testing.T) {
 	for _, text := range []string{"", "<html>", "[]", `{}`, `{"keys":[]}`, `{"keys":[1]}`, `{"keys":[{"kty":"RSA"}]}`} {
 		if err := CheckKeySet([]byte(text)); err == nil {
-			t.Errorf("%q passes", text)
+			t.Errorf("%q was accepted", text)
 		}
 	}
 }
@@ -145,12 +144,12 @@ func TestStaticKeysComeFirst(t *testing.T) {
 	p, v := jwksVerifier(t, keySetOf(t, asymmetric().ed.Public(), `,"kid":"a"`), "a=HS256:"+secretA)
 	wantVerify(t, v, hs256(t, claimsOf("42")), nil)
 	wantVerify(t, v, signed(t, jwt.SigningMethodEdDSA, asymmetric().ed, "a"), ErrCredentials)
-	wantVerify(t, v, mint(t, jwt.SigningMethodHS256, []byte(secretA), `{"alg":"HS256"}`, claimsOf("42")), ErrCredentials) // whose key is it?
+	wantVerify(t, v, mint(t, jwt.SigningMethodHS256, []byte(secretA), `{"alg":"HS256"}`, claimsOf("42")), ErrCredentials) // without kid the key is ambiguous
 	wantVerify(t, v, signed(t, jwt.SigningMethodEdDSA, asymmetric().ed, strings.Repeat("k", 129)), ErrCredentials)
 	p.wantAsked(t, 0)
 }
 
-func TestRotation(t *testing.T) {
+func TestKeyRotation(t *testing.T) {
 	k := asymmetric()
 	p, v := jwksVerifier(t, keySetOf(t, k.ed.Public(), `,"kid":"old"`), "")
 	old, fresh := signed(t, jwt.SigningMethodEdDSA, k.ed, "old"), signed(t, jwt.SigningMethodRS256, k.rsa, "new")
@@ -158,7 +157,7 @@ func TestRotation(t *testing.T) {
 		wantVerify(t, v, old, nil)
 	}
 	p.wantAsked(t, 1)
-	for range 3 { // an unknown key id has it asked for again, once
+	for range 3 { // an unknown key id causes one more fetch
 		wantVerify(t, v, fresh, ErrCredentials)
 	}
 	p.wantAsked(t, 2)
@@ -170,9 +169,9 @@ func TestRotation(t *testing.T) {
 	wantVerify(t, v, old, ErrCredentials)
 	p.wantAsked(t, 3)
 	if p.asked[0] || !p.asked[1] || !p.asked[2] {
-		t.Errorf("to renew: %v", p.asked)
+		t.Errorf("renew arguments %v, want false, true, true", p.asked)
 	}
-	// A key that is withdrawn goes without anybody showing a new one.
+	// A withdrawn key is refused after Every, even if no unknown key id is seen.
 	p.set(keySetOf(t, k.ed.Public(), `,"kid":"old"`), nil, time.Minute)
 	wantVerify(t, v, fresh, ErrCredentials)
 	wantVerify(t, v, old, nil)
@@ -193,22 +192,22 @@ func TestKeySetSourceFails(t *testing.T) {
 	p.set(good, nil, time.Second)
 	wantVerify(t, v, token, nil)
 
-	p.set("<html>", nil, time.Minute) // what is no key set replaces none
+	p.set("<html>", nil, time.Minute) // an invalid set does not replace the keys
 	wantVerify(t, v, token, nil)
 	p.set("", broken, 58*time.Minute)
 	wantVerify(t, v, token, nil)
 	unknown := signed(t, jwt.SigningMethodEdDSA, k.ed, "other")
-	for range 2 { // nobody can say
+	for range 2 { // while the source fails, the key may exist
 		wantVerify(t, v, unknown, ErrUnavailable)
 	}
 	p.set("", broken, time.Minute)
 	wantVerify(t, v, token, ErrUnavailable)
 	if Challenge(errNoKeySet) != "" {
-		t.Error("a challenge for what is no one's fault")
+		t.Error("a failed key set source is answered with a challenge")
 	}
 }
 
-// Many at once wait for one question.
+// Concurrent requests share one fetch.
 func TestKeySetConcurrently(t *testing.T) {
 	k := asymmetric()
 	p, v := jwksVerifier(t, keySetOf(t, k.ed.Public(), `,"kid":"k"`), "")
@@ -222,9 +221,9 @@ func TestKeySetConcurrently(t *testing.T) {
 	p.wantAsked(t, 2)
 }
 
-// A request that is given up while another one waits for the source returns at once,
-// and one that is given up while it asks says nothing about the source.
-func TestKeySetWaitsEndWithTheirRequest(t *testing.T) {
+// A canceled request that waits for another one's fetch returns at once. If the
+// fetching request is canceled, the next request fetches again.
+func TestCanceledRequestsLeaveTheKeySetUsable(t *testing.T) {
 	k := asymmetric()
 	set := keySetOf(t, k.ed.Public(), `,"kid":"k"`)
 	for name, kid := range map[string]string{"no keys yet": "k", "unknown key id": "other"} {
@@ -256,20 +255,20 @@ func TestKeySetWaitsEndWithTheirRequest(t *testing.T) {
 			select {
 			case err := <-second:
 				if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
-					t.Errorf("the one that waited: %v", err)
+					t.Errorf("the waiting request: %v", err)
 				}
-			case <-time.After(10 * time.Second): // only when it fails
-				t.Fatal("waits for another request's answer after its own end")
+			case <-time.After(10 * time.Second): // only if the test fails
+				t.Fatal("a canceled request waits for the fetch of another one")
 			}
 			giveUp()
 			if err := <-first; !errors.Is(err, ErrUnavailable) {
-				t.Errorf("the one that asked: %v", err)
+				t.Errorf("the fetching request: %v", err)
 			}
 			third := key(t.Context())
 			<-asked
 			close(answer)
 			if err := <-third; err != nil && kid == "k" || kid == "other" && !errors.Is(err, errKeyID) {
-				t.Errorf("the next one: %v", err)
+				t.Errorf("the next request: %v", err)
 			}
 		})
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Each row would be taken for user 42 if it were not for one thing.
+// Each token would be accepted for user 42 without the one fault in its name.
 func TestVerifyRefuses(t *testing.T) {
 	const header = `{"alg":"HS256","typ":"JWT","kid":"a"}`
 	k := asymmetric()
@@ -31,7 +31,7 @@ func TestVerifyRefuses(t *testing.T) {
 		name, keys, token string
 		want              error
 	}{
-		// The shape.
+		// Structure.
 		{"empty", "", "", errNotAToken},
 		{"two segments", "", strings.TrimRight(good[:strings.LastIndex(good, ".")], "."), errNotAToken},
 		{"four segments", "", good + ".", errNotAToken},
@@ -47,7 +47,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"other spelling of the last byte", "", respell(t, good), errNotAToken},
 		{"huge", "", hs256(t, claimsOf("42", `"x":"`+strings.Repeat("x", 8192)+`"`)), errTokenSize},
 
-		// The header.
+		// Header.
 		{"none", "", unsigned(`{"alg":"none","kid":"a"}`), errAlgorithm},
 		{"None", "", unsigned(`{"alg":"None","kid":"a"}`), errAlgorithm},
 		{"none without kid", "", unsigned(`{"alg":"none"}`), errAlgorithm},
@@ -85,7 +85,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"header not UTF-8", "", sign("{\"alg\":\"HS256\",\"kid\":\"a\",\"x\":\"\xff\"}", claimsOf("42")), errJSON},
 		{"header empty", "", sign("", claimsOf("42")), errJSON},
 
-		// The key.
+		// Key.
 		{"wrong kid", "", sign(`{"alg":"HS256","kid":"z"}`, claimsOf("42")), errKeyID},
 		{"empty kid", "", sign(`{"alg":"HS256","kid":""}`, claimsOf("42")), errKeyID},
 		{"kid null", "", sign(`{"alg":"HS256","kid":null}`, claimsOf("42")), errKeyID},
@@ -107,7 +107,7 @@ func TestVerifyRefuses(t *testing.T) {
 			segment(claimsOf("42")) + "." + segment(strings.Repeat("\x00", 64)), errSignature},
 		{"forged and expired: the signature comes first", "a=HS256:" + secretB, claims(`{"sub":"42","exp":1}`), errSignature},
 
-		// The claims.
+		// Claims.
 		{"no sub", "", claims(`{"exp":%d}`, later), errNoSubject},
 		{"SUB", "", claims(`{"SUB":"42","exp":%d}`, later), errNoSubject},
 		{"empty sub", "", claims(`{"sub":"","exp":%d}`, later), errSubject},
@@ -155,13 +155,13 @@ func TestVerifyRefuses(t *testing.T) {
 				t.Errorf("error %v, want %v", err, row.want)
 			}
 			if p != (Principal{}) {
-				t.Errorf("the principal of a refused token holds %+v", p)
+				t.Errorf("refused with the principal %+v", p)
 			}
 		})
 	}
 }
 
-// respell changes bits of the last character that carry no data.
+// respell changes the unused bits of the last base64 character.
 func respell(t *testing.T, token string) string {
 	last := token[len(token)-1]
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
@@ -172,7 +172,7 @@ func respell(t *testing.T, token string) string {
 			return other
 		}
 	}
-	t.Fatal("no other spelling")
+	t.Fatal("the last character has no unused bits")
 	return ""
 }
 
@@ -230,7 +230,7 @@ func TestVerifyAccepts(t *testing.T) {
 				t.Fatal(err)
 			}
 			if p.UserID != "42" || p.Name != "42" || p.Method != MethodJWT || p.SessionHandle != "" || !p.Expires.After(now) {
-				t.Errorf("principal %+v", p)
+				t.Errorf("principal %+v, want user 42 by JWT", p)
 			}
 			if p.Scopes != row.scopes {
 				t.Errorf("scopes %q, want %q", p.Scopes, row.scopes)
@@ -239,7 +239,7 @@ func TestVerifyAccepts(t *testing.T) {
 	}
 }
 
-// ofSize mints a good token of exactly n bytes.
+// ofSize returns a valid token of exactly n bytes.
 func ofSize(t *testing.T, n int) string {
 	for _, header := range []string{`{"alg":"HS256"}`, `{"alg":"HS256" }`, `{"alg":"HS256"  }`} {
 		for pad := n/2 - 64; pad < n; pad++ {
@@ -310,8 +310,8 @@ func TestVerifyConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// Whatever is accepted, golang-jwt at its strictest accepts for the same user,
-// and nobody without the key makes anything that is.
+// golang-jwt, in its strictest mode, accepts every token that Verify accepts, and
+// for the same user. Verify accepts no token signed with another key.
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte(`{"alg":"HS256","kid":"a"}`), []byte(claimsOf("42")), true)
 	f.Add([]byte(`{"alg":"HS256","typ":"JWT"}`), []byte(claimsOf("42", `"nbf":1,"iat":1.5,"aud":["x"],"scope":"publish"`)), true)
@@ -336,12 +336,12 @@ func FuzzVerify(f *testing.F) {
 			t.Fatal("accepted a forged token")
 		}
 		parsed, err := parser.Parse(token, func(*jwt.Token) (any, error) { return []byte(secretA), nil })
-		// The library counts whole seconds only.
+		// golang-jwt truncates exp to whole seconds.
 		if err != nil && !errors.Is(err, jwt.ErrTokenExpired) {
 			t.Fatalf("golang-jwt refuses: %v", err)
 		}
 		if sub, _ := parsed.Claims.GetSubject(); sub != p.UserID {
-			t.Fatalf("user %q here, %q there", p.UserID, sub)
+			t.Fatalf("Verify returns user %q, golang-jwt %q", p.UserID, sub)
 		}
 	})
 }

@@ -84,7 +84,7 @@ func TestParseJWTKeysCounts(t *testing.T) {
 	}
 }
 
-// Keys end up in structures that people print while they look for something else.
+// Keys are parts of structures that a debugging log line may print.
 func TestJWTKeysDoNotPrintSecrets(t *testing.T) {
 	v := verifier(t, "a=HS256:"+secretA)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -110,7 +110,7 @@ func FuzzParseJWTKeys(f *testing.F) {
 		case err == nil && keys.Len() != len(splitList(text)):
 			t.Fatalf("%d keys of %q", keys.Len(), text)
 		case err != nil && strings.ContainsAny(err.Error(), "\n\r"):
-			t.Fatalf("the error is more than a line: %q", err)
+			t.Fatalf("the error has several lines: %q", err)
 		}
 	})
 }
@@ -122,7 +122,7 @@ func FuzzPublicKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key, err := publicKey(data)
 		if err == nil && strings.Contains(fmt.Sprintf("%T", key), "PrivateKey") {
-			t.Fatalf("took a %T", key)
+			t.Fatalf("accepted a %T", key)
 		}
 	})
 }

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The clock of every test.
+// now is the time that atNow, the clock of all tests, returns.
 var now = time.Unix(1_764_000_000, 0)
 
 func atNow() time.Time { return now }
@@ -33,7 +33,7 @@ const (
 	secretB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
-// asymmetric holds one key of each kind, made once because RSA is slow.
+// asymmetric returns one key of each kind, generated once because RSA is slow.
 var asymmetric = sync.OnceValue(func() (k struct {
 	rsa, rsa1024 *rsa.PrivateKey
 	p256, p384   *ecdsa.PrivateKey
@@ -67,7 +67,7 @@ func certificatePEM(t testing.TB) []byte {
 	return pemOf(t, "CERTIFICATE", der, err)
 }
 
-// keyFiles are the files that settings in tests may name.
+// keyFiles returns the key files that settings in tests refer to, by name.
 func keyFiles(t testing.TB) map[string][]byte {
 	k := asymmetric()
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(k.rsa)
@@ -124,7 +124,7 @@ func verifier(t testing.TB, keys string) *Verifier {
 	return NewVerifier(mustKeys(t, keys), VerifierOptions{Now: atNow})
 }
 
-// mint signs header and claims exactly as written.
+// mint returns a token with this header and these claims, byte for byte.
 func mint(t testing.TB, method jwt.SigningMethod, key any, header, claims string) string {
 	t.Helper()
 	text := segment(header) + "." + segment(claims)
@@ -137,13 +137,13 @@ func mint(t testing.TB, method jwt.SigningMethod, key any, header, claims string
 
 func segment(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// hs256 mints a token of key id a, signed with secretA.
+// hs256 returns a token with key id a, signed with secretA.
 func hs256(t testing.TB, claims string) string {
 	t.Helper()
 	return mint(t, jwt.SigningMethodHS256, []byte(secretA), `{"alg":"HS256","typ":"JWT","kid":"a"}`, claims)
 }
 
-// claimsOf are good claims for an hour, with more members after them.
+// claimsOf returns claims that expire in an hour, followed by the members in more.
 func claimsOf(sub string, more ...string) string {
 	return fmt.Sprintf(`{"sub":%q,"exp":%d%s}`, sub, now.Unix()+3600, strings.Join(append([]string{""}, more...), ","))
 }

@@ -19,14 +19,14 @@ func TestParseOriginsRefuses(t *testing.T) {
 		"https://[::1", "https://::1", "https://[::1]x", "https://[127.0.0.1]", "https://[fe80::1%25eth0]", "https://[fe80::1%eth0]", "https://[]",
 		"https://a.example https://b.example", "https://a.example,", ",", "https://a.example,,https://b.example",
 	} {
-		// Space around an entry is cut off, a newline too: keep it inside.
+		// ParseOrigins trims space around an entry, also a newline, so put it inside.
 		if strings.HasSuffix(text, "\n") {
 			text += "x"
 		}
 		if _, err := ParseOrigins(text); err == nil || !strings.HasPrefix(err.Error(), "origin ") {
 			t.Errorf("%q: error %v", text, err)
 		} else if strings.Contains(err.Error(), "pass") {
-			t.Errorf("%q: the error repeats the password", text)
+			t.Errorf("%q: the error contains the password", text)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func FuzzOrigin(f *testing.F) {
 		accepted := Origins{}.Check([]string{origin}, self)
 		if err != nil {
 			if !errors.Is(accepted, ErrOrigin) {
-				t.Fatalf("%q is no origin, but %v", origin, accepted)
+				t.Fatalf("%q is not an origin, but Check returns %v", origin, accepted)
 			}
 			return
 		}
@@ -154,7 +154,7 @@ func FuzzOrigin(f *testing.F) {
 		}
 		u, err := url.Parse(origin)
 		if err != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil || u.Host == "" {
-			t.Fatalf("%q is no origin to net/url: %#v, %v", origin, u, err)
+			t.Fatalf("net/url does not parse %q as an origin: %#v, %v", origin, u, err)
 		}
 		own, err := canonicalOrigin(self)
 		if (accepted == nil) != (err == nil && own == canonical) {

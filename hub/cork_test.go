@@ -12,7 +12,8 @@ import (
 	"herald/notify"
 )
 
-// Deliver delivers one message, whose memory is another's right after, and writes it.
+// Deliver delivers one message by a Cork. Before it writes, it overwrites the memory
+// of the message, as a caller that reuses buffers does.
 func (h *Hub) Deliver(userID string, m notify.Frame) {
 	user, frame := []byte(userID), []byte(m.JSON)
 	m.JSON = unsafe.String(unsafe.SliceData(frame), len(frame))
@@ -26,14 +27,14 @@ func (h *Hub) Deliver(userID string, m notify.Frame) {
 	c.Uncork()
 }
 
-func TestCork(t *testing.T) {
+func TestCorkWritesOncePerSocketInOrder(t *testing.T) {
 	h := newHub(t, Options{})
 	_, a := connect(t, h, "a", 0)
 	_, b := connect(t, h, "b", 0)
 	s, c := connect(t, h, "c", 0)
 	_, d := connect(t, h, "d", 0)
 	cork := h.NewCork()
-	for round := range notify.ID(2) { // the second uses the memory of the first
+	for round := range notify.ID(2) { // the second reuses the Cork's memory
 		a.writes, b.writes = 0, 0
 		cork.Deliver("a", stored(3*round+1, 3*round))
 		cork.Deliver("b", stored(round+1, round))
@@ -41,7 +42,7 @@ func TestCork(t *testing.T) {
 		cork.Deliver("a", notify.Frame{Event: "notification", JSON: "passing"})
 		cork.Deliver("a", stored(3*round+3, 3*round+2))
 		if a.writes+b.writes != 0 {
-			t.Errorf("written to before Uncork")
+			t.Errorf("%d and %d writes before Uncork", a.writes, b.writes)
 		}
 		cork.Uncork()
 		if a.writes != 1 || b.writes != 1 {
@@ -49,7 +50,7 @@ func TestCork(t *testing.T) {
 		}
 		for _, user := range []string{"a", "b"} {
 			if s := h.user(user).sockets[0]; s.single[0] != nil || s.queue != nil {
-				t.Error("keeps what was sent")
+				t.Error("the socket keeps sent frames in memory")
 			}
 		}
 	}
@@ -63,13 +64,12 @@ func TestCork(t *testing.T) {
 	cork.Deliver("d", stored(1, 0))
 	h.user("d").sockets[0].End()
 	cork.Uncork()
-	expect(t, c, "hello", "1", "an answer", "bye 4002 false") // nothing overtakes what is held back
+	expect(t, c, "hello", "1", "an answer", "bye 4002 false") // corked frames stay in order
 	expect(t, d, "hello")
 }
 
-// TestCorkHoldsLittle: what waits for a Cork does not count as a client that is
-// too slow.
-func TestCorkHoldsLittle(t *testing.T) {
+// A socket whose corked frames exceed the queue limit is not closed as too slow.
+func TestCorkFlushesBeforeTheQueueLimit(t *testing.T) {
 	for _, queue := range []int{1000, 64 << 10} {
 		t.Run(fmt.Sprint("queue=", queue), func(t *testing.T) {
 			h := newHub(t, Options{QueueBytes: queue})
@@ -84,14 +84,14 @@ func TestCorkHoldsLittle(t *testing.T) {
 			}
 			cork.Uncork()
 			if got := p.lines(); len(got) != 1001 || p.isClosed() {
-				t.Errorf("%d lines, closed: %v", len(got), p.isClosed())
+				t.Errorf("%d lines, want 1,001; closed: %v", len(got), p.isClosed())
 			}
 		})
 	}
 }
 
-// TestCorkLeavesTheRest: what the kernel does not take stays the socket's queue.
-func TestCorkLeavesTheRest(t *testing.T) {
+// Bytes that the kernel does not accept stay in the socket's queue.
+func TestUncorkQueuesTheRestOfAPartialWrite(t *testing.T) {
 	h := newHub(t, Options{})
 	_, a := connect(t, h, "a", 0)
 	_, b := connect(t, h, "b", 0)
@@ -103,7 +103,7 @@ func TestCorkLeavesTheRest(t *testing.T) {
 		cork.Deliver("b", stored(i+1, i))
 		cork.Uncork()
 	}
-	cork.Deliver("a", stored(22, 11)) // while the rest of the others waits
+	cork.Deliver("a", stored(22, 11)) // while the rest of the first write is queued
 	cork.Uncork()
 	expect(t, a, "hello", "1")
 	a.drain(-1)
@@ -111,9 +111,9 @@ func TestCorkLeavesTheRest(t *testing.T) {
 	expect(t, b, "hello", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 }
 
-// TestCorkIsNoStall: a socket does not count as one whose peer takes nothing for
-// what is held back now, however long ago it last had to wait.
-func TestCorkIsNoStall(t *testing.T) {
+// Corked bytes do not make a socket count as stalled, however long ago it last had
+// queued bytes.
+func TestCorkedSocketIsNotStalled(t *testing.T) {
 	h := newHub(t, Options{})
 	s, p := connect(t, h, "a", 0)
 	s.moved = 1 // 1970
@@ -121,14 +121,14 @@ func TestCorkIsNoStall(t *testing.T) {
 	cork.Deliver("a", stored(1, 0))
 	s.Heard()
 	if s.dead(time.Now().Add(-time.Minute)) {
-		t.Error("dead")
+		t.Error("the socket counts as dead")
 	}
 	cork.Uncork()
 	expect(t, p, "hello", "1")
 }
 
-// TestCorkOfMany is of more sockets than one goroutine writes to.
-func TestCorkOfMany(t *testing.T) {
+// The sockets are more than one goroutine writes to.
+func TestCorkOfAThousandSockets(t *testing.T) {
 	const users, messages = 1000, 20
 	h := newHub(t, Options{})
 	var pipes []*pipe
@@ -157,9 +157,8 @@ func TestCorkOfMany(t *testing.T) {
 	}
 }
 
-// TestCorksAtOnce: whoever else sends to a socket while a Cork holds something
-// back for it, another Cork included, keeps the order.
-func TestCorksAtOnce(t *testing.T) {
+// Two Corks and a direct sender share a socket; the frames of each stay in order.
+func TestConcurrentSendersKeepTheirOrder(t *testing.T) {
 	const rounds = 500
 	h := newHub(t, Options{})
 	s, p := connect(t, h, "a", 0)
@@ -190,11 +189,11 @@ func TestCorksAtOnce(t *testing.T) {
 		next[l[0]]++
 	}
 	if next['x'] != rounds || next['y'] != rounds || next['z'] != rounds {
-		t.Errorf("got %v", next)
+		t.Errorf("frames by sender: %v, want %d each", next, rounds)
 	}
 }
 
-func TestHold(t *testing.T) {
+func TestCorkedSocketWritesOnceAfterUncork(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
 	s := h.NewSocket("a", "", line, p)
@@ -212,13 +211,13 @@ func TestHold(t *testing.T) {
 	s.Uncork()
 	expect(t, p, "head", "hello", "1")
 	if p.writes != 1 {
-		t.Errorf("%d writes", p.writes)
+		t.Errorf("%d writes, want 1", p.writes)
 	}
 }
 
-// TestCorkAndFlood: whoever sends more than may be held back writes what a Cork
-// holds, while that goes on holding.
-func TestCorkAndFlood(t *testing.T) {
+// A sender of frames over the cork limit flushes corked frames, while a Cork goes on
+// adding some. The Cork's frames stay complete and in order.
+func TestLargeFramesDoNotReorderACork(t *testing.T) {
 	h := newHub(t, Options{})
 	var sockets []*Socket
 	var pipes []*pipe
@@ -258,7 +257,7 @@ func TestCorkAndFlood(t *testing.T) {
 			}
 		}
 		if n != 100 {
-			t.Errorf("%d of 100", n)
+			t.Errorf("got %d frames of 100", n)
 		}
 	}
 }

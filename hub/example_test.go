@@ -8,7 +8,7 @@ import (
 	"herald/notify"
 )
 
-// lines is a Framing of one line for each frame.
+// lines is a Framing that writes each frame as one line.
 type lines struct{}
 
 func (*lines) Encode(f notify.Frame) []byte         { return []byte(f.JSON + "\n") }

@@ -10,8 +10,8 @@ import (
 	"herald/notify"
 )
 
-// fanned is a hub with n live sockets of "a", whose fanout only goes on when the
-// test says so.
+// fanned returns a hub with n live sockets of "a". Their fanout has no goroutine; the
+// test advances it with fanStep.
 func fanned(t *testing.T, n int) (h *Hub, u *user, sockets []*Socket, pipes []*pipe) {
 	t.Helper()
 	h = newHub(t, Options{MaxPerUser: -1})
@@ -24,7 +24,7 @@ func fanned(t *testing.T, n int) (h *Hub, u *user, sockets []*Socket, pipes []*p
 	return h, u, sockets, pipes
 }
 
-// backfill calls Backfill and serves u, whose fanout has no goroutine, until it returns.
+// backfill calls Backfill and advances the fanout of u until it returns.
 func backfill(h *Hub, u *user, entries ...notify.Frame) {
 	done := make(chan struct{})
 	go func() { defer close(done); h.Backfill(u.id, entries) }()
@@ -46,8 +46,8 @@ func ids(from, to int) (lines []string) {
 	return lines
 }
 
-// What waits while a message goes out to many is one write to each.
-func TestFanoutJoinsWhatWaits(t *testing.T) {
+// Messages that arrive during a fanout reach each socket in one write.
+func TestFanoutBatchesQueuedMessages(t *testing.T) {
 	h, u, _, pipes := fanned(t, 4)
 	h.Deliver("a", stored(1, 0))
 	h.fanStep(u, 2)
@@ -62,20 +62,20 @@ func TestFanoutJoinsWhatWaits(t *testing.T) {
 	for _, p := range pipes {
 		expect(t, p, ids(1, 9)...)
 		if p.writes != 3 { // hello, 1, and the other eight
-			t.Errorf("%d writes", p.writes)
+			t.Errorf("%d writes, want 3", p.writes)
 		}
 	}
 	if u.fan != nil {
-		t.Error("a fanout with nothing to do is kept")
+		t.Error("the idle fanout was not removed")
 	}
 }
 
-// Sockets that come, go live and leave while a batch goes out get each message once.
+// Sockets that join, go live or leave during a fanout get each message once.
 func TestFanoutWhileSocketsChange(t *testing.T) {
 	h, u, sockets, pipes := fanned(t, 4)
 	h.Deliver("a", stored(1, 0))
 	h.fanStep(u, 1)
-	h.Leave(sockets[0]) // the last takes its place in the user's list
+	h.Leave(sockets[0]) // the last socket moves to its index in the user's list
 	_, late := connect(t, h, "a", 1)
 	h.Deliver("a", stored(2, 1))
 	for h.fanStep(u, 1) {
@@ -87,7 +87,7 @@ func TestFanoutWhileSocketsChange(t *testing.T) {
 	expect(t, late, ids(2, 2)...)
 }
 
-// A socket that has read part of a batch from the log is sent the rest of it.
+// A socket that has read part of a batch from the log gets the rest of it.
 func TestFanoutToASocketThatIsAhead(t *testing.T) {
 	h, u, _, pipes := fanned(t, 2)
 	h.Deliver("a", stored(1, 0))
@@ -100,7 +100,7 @@ func TestFanoutToASocketThatIsAhead(t *testing.T) {
 	expect(t, ahead, ids(3, 3)...)
 }
 
-// A gap, and whatever else moves live sockets on, comes after what waits.
+// A gap frame and backfilled messages come after the messages of a running fanout.
 func TestRepairDoesNotOvertakeAFanout(t *testing.T) {
 	h, u, _, pipes := fanned(t, 2)
 	h.Deliver("a", stored(1, 0))
@@ -116,7 +116,8 @@ func TestRepairDoesNotOvertakeAFanout(t *testing.T) {
 	}
 }
 
-// What finds no room is read from the log, or dropped and counted if it is in none.
+// If the fanout is full, a stored message is read from the log later. An ephemeral
+// message is dropped and counted.
 func TestFanoutIsBounded(t *testing.T) {
 	behind := 0
 	h, u, _, pipes := fanned(t, 2)
@@ -135,7 +136,7 @@ func TestFanoutIsBounded(t *testing.T) {
 	expect(t, pipes[0], ids(1, 1)...)
 }
 
-// stalled is a transport whose Write does not return before release is closed.
+// stalled is a transport whose Write blocks until release is closed.
 type stalled struct {
 	*pipe
 	entered, release chan struct{}
@@ -155,12 +156,12 @@ func within(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second): // only when it fails
-		t.Errorf("%s waits for a write to another socket", what)
+	case <-time.After(10 * time.Second): // only if the test fails
+		t.Errorf("%s blocks on a write to another socket", what)
 	}
 }
 
-// A write that is slow to return delays nothing but the sockets of its user.
+// A slow write delays only the sockets of its user.
 func TestASlowWriteDoesNotDelayDeliver(t *testing.T) {
 	entries := []notify.Frame{stored(2, 1), stored(3, 2), stored(4, 3)}
 	for name, row := range map[string]struct {

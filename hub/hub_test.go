@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// lineFraming frames a message as one line, so that tests read what was sent.
+// lineFraming encodes a message as one line of readable text.
 type lineFraming struct{ answers, chatty bool }
 
 func (*lineFraming) Encode(m notify.Frame) []byte { return []byte(m.JSON + "\n") }
@@ -32,13 +32,13 @@ func (*lineFraming) Goodbye(code notify.CloseCode, retry int) []byte {
 	return fmt.Appendf(nil, "bye %d %v\n", code, retry > 0)
 }
 
-// line is a framing of the talkative kind; every test socket shares it.
+// line is the framing of test sockets whose peers answer pings and close frames.
 var line = &lineFraming{answers: true, chatty: true}
 
-// pipe is a transport with a bounded kernel buffer that a test drains.
+// pipe is a transport with a bounded send buffer that a test drains.
 type pipe struct {
 	mu     sync.Mutex
-	room   int // guarded by mu: bytes that Write still takes; negative: any
+	room   int // guarded by mu: bytes that Write still accepts; negative: unlimited
 	got    []byte
 	step   func(func([]byte) (int, error)) bool // guarded by mu
 	closed bool
@@ -75,7 +75,7 @@ func (p *pipe) Close() {
 	p.closed = true
 }
 
-// drain makes room for n more bytes (negative: any) and flushes.
+// drain lets Write accept n more bytes (negative: unlimited) and flushes the queue.
 func (p *pipe) drain(n int) {
 	p.mu.Lock()
 	p.room = n
@@ -99,12 +99,12 @@ func (p *pipe) isClosed() bool {
 	return p.closed
 }
 
-// stored is a stored notification whose frame is its id.
+// stored returns a stored notification whose frame is its id.
 func stored(id, prev notify.ID) notify.Frame {
 	return notify.Frame{Event: "notification", ID: id, Prev: prev, JSON: fmt.Sprint(id)}
 }
 
-// connect joins a live socket of the user whose client has everything up to last.
+// connect returns a live socket of the user whose client has all messages up to last.
 func connect(t *testing.T, h *Hub, userID string, last notify.ID) (*Socket, *pipe) {
 	t.Helper()
 	p := newPipe()
@@ -114,7 +114,7 @@ func connect(t *testing.T, h *Hub, userID string, last notify.ID) (*Socket, *pip
 	}
 	s.Greet([]byte("hello"), last)
 	if !s.GoLive(h.Target(userID)) {
-		t.Fatal("not live")
+		t.Fatal("GoLive returned false")
 	}
 	return s, p
 }
@@ -146,7 +146,7 @@ func TestDeliverOnlyToTheUsersOwnSockets(t *testing.T) {
 	expect(t, b, "hello", "7")
 }
 
-func TestDeliverSkipsWhatASocketHas(t *testing.T) {
+func TestDeliverSkipsMessagesThatASocketHas(t *testing.T) {
 	h := newHub(t, Options{})
 	_, early := connect(t, h, "a", 1)
 	h.Deliver("a", stored(2, 1))
@@ -158,14 +158,14 @@ func TestDeliverSkipsWhatASocketHas(t *testing.T) {
 	expect(t, late, "hello", "4")
 }
 
-func TestHoleAsksForRepair(t *testing.T) {
+func TestMissingMessageStartsARepair(t *testing.T) {
 	var behind []string
 	h := newHub(t, Options{OnGap: func(id string) { behind = append(behind, id) }})
 	_, p := connect(t, h, "a", 1)
 	h.Deliver("a", stored(4, 3))
-	h.Deliver("a", stored(5, 4)) // waits for the repair too
+	h.Deliver("a", stored(5, 4)) // is queued for the same repair
 	if !slices.Equal(behind, []string{"a"}) {
-		t.Fatalf("repairs asked for: %q", behind)
+		t.Fatalf("OnGap calls %q, want one for a", behind)
 	}
 	target := h.Target("a")
 	if after, ok := h.Position("a"); !ok || after != 1 {
@@ -174,29 +174,29 @@ func TestHoleAsksForRepair(t *testing.T) {
 	h.Backfill("a", []notify.Frame{stored(2, 1), stored(3, 2), stored(4, 3)})
 	h.Deliver("a", stored(6, 5))
 	if h.Repaired("a", target, 5) {
-		t.Error("the repair ended although 6 had been announced since")
+		t.Error("the repair is complete without 6")
 	}
 	h.Backfill("a", []notify.Frame{stored(4, 3), stored(5, 4), stored(6, 5)})
 	if !h.Repaired("a", h.Target("a"), 6) {
-		t.Error("the repair did not end")
+		t.Error("the repair is not complete with 6")
 	}
 	h.Deliver("a", stored(7, 6))
 	expect(t, p, "hello", "2", "3", "4", "5", "6", "7")
 }
 
-func TestRepairTellsWhatIsLost(t *testing.T) {
+func TestRepairSendsGapFramesForLostMessages(t *testing.T) {
 	h := newHub(t, Options{OnGap: func(string) {}})
 	_, p := connect(t, h, "a", 1)
 	h.Deliver("a", stored(9, 8))
 	h.Backfill("a", []notify.Frame{stored(8, 7), stored(9, 8)}) // 2…7 were trimmed
 	h.Repaired("a", h.Target("a"), 9)
 	h.Deliver("a", stored(20, 19))
-	h.Repaired("a", h.Target("a"), 20) // and of this the log knows nothing
+	h.Repaired("a", h.Target("a"), 20) // the log has no entry since 9
 	h.Deliver("a", stored(21, 20))
 	expect(t, p, "hello", string(notify.GapFrame(1, 8)), "8", "9", string(notify.GapFrame(9, 0)), "21")
 }
 
-func TestExpiredEntriesChain(t *testing.T) {
+func TestExpiredMessagesAreNotAGap(t *testing.T) {
 	h := newHub(t, Options{OnGap: func(string) {}})
 	_, p := connect(t, h, "a", 1)
 	expired := notify.Frame{ID: 2, Prev: 1}
@@ -212,7 +212,7 @@ func TestExpiredEntriesChain(t *testing.T) {
 	expect(t, s.out.(*pipe), "hello", "3")
 }
 
-func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
+func TestGoLiveFailsIfAMessageWasAnnouncedMeanwhile(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
 	s := h.NewSocket("a", "", line, p)
@@ -234,16 +234,16 @@ func TestGoLiveNoticesWhatWasAnnouncedMeanwhile(t *testing.T) {
 	expect(t, p, "hello", "6", "7")
 }
 
-func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
+func TestGoLiveFailsBehindAnotherSocket(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
 	s := h.NewSocket("a", "", line, p)
 	if err := h.Join(s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	s.Greet([]byte("hello"), 6) // as of before 7 was stored
+	s.Greet([]byte("hello"), 6) // the newest id before 7 was stored
 	target := h.Target("a")
-	connect(t, h, "a", 7) // has read it; its announcement is under way
+	connect(t, h, "a", 7) // has read 7 from the log, before its announcement arrived
 	if s.GoLive(target) {
 		t.Fatal("live without 7")
 	}
@@ -257,7 +257,7 @@ func TestGoLiveReadsWhatAnotherSocketHasRead(t *testing.T) {
 	expect(t, p, "hello", "7", "8")
 }
 
-func TestResumeTellsGaps(t *testing.T) {
+func TestResumeSendsGapFrames(t *testing.T) {
 	h := newHub(t, Options{})
 	p := newPipe()
 	s := h.NewSocket("a", "", line, p)
@@ -271,7 +271,7 @@ func TestResumeTellsGaps(t *testing.T) {
 	}
 }
 
-func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
+func TestGapFrameBeginsAtEachSocketsPosition(t *testing.T) {
 	h := newHub(t, Options{OnGap: func(string) {}})
 	_, behind := connect(t, h, "a", 5)
 	_, ahead := connect(t, h, "a", 7) // its log read was ahead of the announcements
@@ -281,53 +281,54 @@ func TestGapIsToldByWhereEachSocketStands(t *testing.T) {
 	expect(t, ahead, "hello", string(notify.GapFrame(7, 9)), "9")
 }
 
-// TestSweepCountsForResumingSockets: what the sweep after a lost subscription
-// finds is read by a socket that was about to go live without it.
-func TestSweepCountsForResumingSockets(t *testing.T) {
+// A repair after a lost subscription finds id 6. A resuming socket must read it
+// before it goes live.
+func TestRepairDelaysAResumingSocket(t *testing.T) {
 	h := newHub(t, Options{})
 	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	s.Greet([]byte("hello"), 5)
 	target := h.Target("a") // 6 is stored from here on, its announcement lost
 	if h.Repair("a", 6) {
-		t.Error("a repair for nobody")
+		t.Error("a repair started without a live socket")
 	}
 	if s.GoLive(target) {
 		t.Error("live without 6")
 	}
 }
 
-func TestGreetTellsThatSomethingPassed(t *testing.T) {
+func TestGreetReportsAMissedFrame(t *testing.T) {
 	h := newHub(t, Options{})
 	s := h.NewSocket("a", "", line, newPipe())
 	_ = h.Join(s, time.Now())
 	h.Deliver("a", notify.Frame{Event: "read", JSON: "read"})
 	if !s.Greet([]byte("hello"), 5) {
-		t.Error("the read frame was missed silently")
+		t.Error("Greet does not report the missed read frame")
 	}
 }
 
-func TestSlowSocketIsClosedAndDelaysNobody(t *testing.T) {
+func TestSlowSocketIsClosedAndDelaysNoOther(t *testing.T) {
 	h := newHub(t, Options{QueueBytes: 100})
 	_, fast := connect(t, h, "a", 0)
 	_, slow := connect(t, h, "a", 0)
-	slow.drain(1) // takes one byte more, then nothing
+	slow.drain(1) // accepts one more byte, then none
 	frame := strings.Repeat("x", 39)
 	for i := range notify.ID(10) {
 		h.Deliver("a", notify.Frame{Event: "notification", ID: i + 1, Prev: i, JSON: frame})
 	}
 	if n := len(fast.lines()); n != 11 {
-		t.Errorf("the fast one got %d lines", n)
+		t.Errorf("the fast client got %d lines, want 11", n)
 	}
 	slow.drain(-1)
-	// What had begun is finished, then come the last words; the rest it resumes.
+	// The partly written frame is completed, then comes the close frame. The client
+	// gets the other frames when it resumes.
 	expect(t, slow, "hello", frame, "bye 4102 false")
 	if n := h.Stats().Closed[notify.CloseTooSlow]; n != 1 {
-		t.Errorf("closed %d times", n)
+		t.Errorf("%d sockets closed as too slow, want 1", n)
 	}
 }
 
-func TestQueuedFramesGoOutTogether(t *testing.T) {
+func TestQueuedFramesAreOneWrite(t *testing.T) {
 	h := newHub(t, Options{})
 	_, p := connect(t, h, "a", 0)
 	p.drain(0)
@@ -337,7 +338,7 @@ func TestQueuedFramesGoOutTogether(t *testing.T) {
 	before := p.writes
 	p.drain(-1)
 	if p.writes != before+1 || len(p.lines()) != 17 {
-		t.Errorf("%d writes for %d lines", p.writes-before, len(p.lines()))
+		t.Errorf("%d writes of %d lines, want 1 of 17", p.writes-before, len(p.lines()))
 	}
 }
 
@@ -370,7 +371,7 @@ func TestResumeWaitsForASlowClient(t *testing.T) {
 		}
 		p.drain(-1)
 		if n := len(p.lines()); n != 201 {
-			t.Errorf("got %d lines", n)
+			t.Errorf("got %d lines, want 201", n)
 		}
 	})
 }
@@ -397,7 +398,7 @@ func TestJoinRefuses(t *testing.T) {
 	}
 }
 
-// Joins that race for the last places, of a node or of a user, get no more than these.
+// Concurrent joins do not exceed the limits of a node or of a user.
 func TestConcurrentJoinsRespectTheLimits(t *testing.T) {
 	for name, o := range map[string]Options{"node": {MaxSockets: 3, MaxPerUser: -1}, "user": {MaxPerUser: 3}} {
 		t.Run(name, func(t *testing.T) {
@@ -431,11 +432,11 @@ func TestConcurrentJoinsRespectTheLimits(t *testing.T) {
 	}
 }
 
-// Two shards on one cache line would slow each other down on different processors.
+// Two shards on one cache line would cause false sharing between processors.
 func TestAShardIsACacheLine(t *testing.T) {
 	const line = 64
 	if size := unsafe.Sizeof(shard{}); size != line {
-		t.Errorf("%d bytes", size)
+		t.Errorf("a shard has %d bytes, want %d", size, line)
 	}
 	used := unsafe.Offsetof(shard{}.users) + unsafe.Sizeof(shard{}.users)
 	if begin := uintptr(unsafe.Pointer(&newHub(t, Options{}).shards)) % line; begin+used > line {
@@ -459,7 +460,7 @@ func TestRevokeClosesOnlyThatSession(t *testing.T) {
 	expect(t, token)
 }
 
-func TestTime(t *testing.T) {
+func TestPingExpiryAndCloseTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Options{Ping: 10 * time.Second})
 		defer h.Close()
@@ -473,12 +474,12 @@ func TestTime(t *testing.T) {
 		time.Sleep(1900 * time.Millisecond)
 		synctest.Wait()
 		if unanswered.isClosed() {
-			t.Error("ended before the peer could answer the close")
+			t.Error("closed before the peer could answer the close frame")
 		}
 		time.Sleep(1600 * time.Millisecond)
 		synctest.Wait()
 		if !unanswered.isClosed() {
-			t.Error("a peer that never answers the close is still there")
+			t.Error("not closed although the peer never answered the close frame")
 		}
 		expect(t, expired, "hello", "bye 4001 false")
 
@@ -495,12 +496,12 @@ func TestTime(t *testing.T) {
 	})
 }
 
-func TestPeerThatTakesNothingIsEnded(t *testing.T) {
+func TestStalledPeerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Options{Ping: 10 * time.Second})
 		defer h.Close()
 		p := newPipe()
-		s := h.NewSocket("a", "", &lineFraming{}, p) // server-sent events: it never speaks
+		s := h.NewSocket("a", "", &lineFraming{}, p) // server-sent events: the client sends nothing
 		_ = h.Join(s, time.Now())
 		s.Greet([]byte("hello"), 0)
 		p.drain(0)
@@ -508,12 +509,12 @@ func TestPeerThatTakesNothingIsEnded(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if p.isClosed() {
-			t.Error("ended too early")
+			t.Error("closed too early")
 		}
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		if !p.isClosed() {
-			t.Error("still there")
+			t.Error("the stalled socket is still open")
 		}
 	})
 }
@@ -526,7 +527,7 @@ func TestDrain(t *testing.T) {
 		for i := range 1500 {
 			s, p := connect(t, h, fmt.Sprint("u", i), 0)
 			pipes = append(pipes, p)
-			answers := i%2 == 0 // these at once, the others never
+			answers := i%2 == 0 // even clients answer at once, odd ones never
 			go func() {
 				for !p.isClosed() && !(answers && slices.Contains(p.lines(), "bye 4101 true")) {
 					time.Sleep(10 * time.Millisecond)
@@ -550,15 +551,14 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestConcurrently has sockets come, resume and go while messages are
-// published to a log and announced, some announcements lost, and checks that
-// each socket got an unbroken run from where it began.
-func TestConcurrently(t *testing.T) {
-	t.Run("direct", func(t *testing.T) { testConcurrently(t, fanMin) })
-	t.Run("fanout", func(t *testing.T) { testConcurrently(t, 2) })
+// Sockets join, resume and leave while messages are stored and announced, and some
+// announcements are lost. Each socket gets all messages since it joined, in order.
+func TestConcurrentSocketsGetEveryMessage(t *testing.T) {
+	t.Run("direct", func(t *testing.T) { testConcurrentSockets(t, fanMin) })
+	t.Run("fanout", func(t *testing.T) { testConcurrentSockets(t, 2) })
 }
 
-func testConcurrently(t *testing.T, fanMin int) {
+func testConcurrentSockets(t *testing.T, fanMin int) {
 	const users, messages, visits = 4, 400, 40
 	type log struct {
 		mu      sync.Mutex
@@ -651,7 +651,7 @@ func testConcurrently(t *testing.T, fanMin int) {
 	}
 }
 
-// sink is a transport that takes everything and costs nothing.
+// sink is a transport that discards all bytes.
 type sink struct{ n int }
 
 func (s *sink) Write(p []byte) (int, error)              { s.n += len(p); return len(p), nil }
@@ -687,14 +687,13 @@ func BenchmarkDeliver(b *testing.B) {
 				cork.Deliver("a", notify.Frame{Event: "notification", ID: id + 1, Prev: id, JSON: frame})
 				cork.Uncork()
 				id++
-				h.awaitFanout(u) // which serves many sockets
+				h.awaitFanout(u) // with many sockets the fanout writes
 			}
 		})
 	}
 }
 
-// TestAbsentUserCostsNoAllocation is what BenchmarkDeliverAbsent shows.
-func TestAbsentUserCostsNoAllocation(t *testing.T) {
+func TestDeliverToAnAbsentUserDoesNotAllocate(t *testing.T) {
 	h := newHub(t, Options{})
 	m, cork := stored(1, 0), h.NewCork()
 	if n := testing.AllocsPerRun(100, func() { cork.Deliver("nobody", m) }); n != 0 {

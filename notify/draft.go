@@ -285,7 +285,7 @@ func unknownField(at, name string, known ...string) error {
 }
 
 func repeatedField(at, name string) error {
-	return &FieldError{Field: join(at, name), Problem: "stands there twice"}
+	return &FieldError{Field: join(at, name), Problem: "appears twice"}
 }
 
 // quoteName returns an unknown field's name, shortened and printable, for an error.

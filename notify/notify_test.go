@@ -48,7 +48,7 @@ func TestParseRequest(t *testing.T) {
 	}
 }
 
-// nested returns n arrays inside each other.
+// nested returns n nested arrays.
 func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 
 func TestParseRequestRefuses(t *testing.T) {
@@ -149,7 +149,7 @@ func TestStoredFrame(t *testing.T) {
 		StoredHead + `99999999999999999,"prev":16,"ts":1,"m":1}`, StoredHead + ` 17,"prev":16,"ts":1,"m":1}`,
 	} {
 		if _, _, ok := ParseStored(foreign); ok {
-			t.Errorf("ParseStored took %s", foreign)
+			t.Errorf("ParseStored accepted %s", foreign)
 		}
 	}
 	ephemeral := string(AppendEphemeral(nil, &d, 99))
@@ -193,7 +193,7 @@ func TestParseClientFrame(t *testing.T) {
 		`{"type":"token"}`, `{"type":"ping","type":"ping"}`, `{"type":"ping"`, `{"type":1}`, `{"type":"ping"}x`,
 	} {
 		if got, err := ParseClientFrame([]byte(text)); err == nil {
-			t.Errorf("%s was taken for %+v", text, got)
+			t.Errorf("%s was parsed as %+v", text, got)
 		}
 	}
 }
@@ -243,11 +243,11 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
-// checkRequest asserts what an accepted request promises to the rest.
+// checkRequest asserts the properties that other packages rely on in a request.
 func checkRequest(t *testing.T, data []byte, r Request) {
 	t.Helper()
 	if !json.Valid(data) {
-		t.Errorf("accepted what is not JSON: %q", data)
+		t.Errorf("accepted invalid JSON: %q", data)
 	}
 	if CheckJSON(r.Message) != nil || len(r.Message) > MaxMessageBytes || len(r.Users) == 0 || len(r.Users) > MaxRecipients {
 		t.Errorf("accepted %+v", r)
@@ -258,7 +258,7 @@ func checkRequest(t *testing.T, data []byte, r Request) {
 		}
 	}
 	if frame := AppendEphemeral(nil, &r.Draft, 1); !json.Valid(frame) {
-		t.Errorf("made %s", frame)
+		t.Errorf("frame %s", frame)
 	}
 }
 
@@ -282,7 +282,7 @@ func FuzzParseStored(f *testing.F) {
 	f.Add(`{"type":"notification","ephemeral":true,"ts":9,"message":1}`)
 	f.Fuzz(func(t *testing.T, frame string) {
 		if id, prev, ok := ParseStored(frame); ok && (id <= prev || id > MaxID || prev < 0) {
-			t.Errorf("took %d, %d from %q", id, prev, frame)
+			t.Errorf("parsed %d, %d from %q", id, prev, frame)
 		}
 		if _, _, stored := ParseStored(frame); stored && IsEphemeral(frame) {
 			t.Errorf("both stored and ephemeral: %q", frame)
@@ -318,8 +318,8 @@ func BenchmarkParseRequest(b *testing.B) {
 	}
 }
 
-// What the publishing node makes of a request, and what each node reads off the
-// frame that comes back.
+// BenchmarkFrame measures how the publishing node builds a frame and how each node
+// parses it.
 func BenchmarkFrame(b *testing.B) {
 	d := Draft{UserID: "42", Kind: "order.shipped", Message: []byte(`{"text":"` + strings.Repeat("x", 190) + `"}`)}
 	dst := make([]byte, 0, 512)
@@ -360,6 +360,6 @@ func TestUrgency(t *testing.T) {
 		}
 	}
 	if SkipMuted.String() != "muted" || SkipQuiet.String() != "quiet" || Skip(0).String() != "" {
-		t.Error("the words of answers")
+		t.Error("Skip.String returns other words")
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// node is a process with connections.
+// node is a Tracker with connections that the test sets.
 type node struct {
 	*Tracker
 	mu    sync.Mutex
@@ -54,7 +54,7 @@ func (n *node) set(userID string, connections int) {
 	n.Changed(userID)
 }
 
-// start runs a node; stop ends it in good order.
+// start runs a node. n.stop shuts it down cleanly.
 func start(t *testing.T, addr, name string, o Options) *node {
 	rdb := redis.NewClient(redisx.Configure(&redis.Options{Addr: addr}, 0))
 	n := &node{users: map[string]int{}}
@@ -67,7 +67,7 @@ func start(t *testing.T, addr, name string, o Options) *node {
 	return n
 }
 
-// await waits until the node sees the user so.
+// await waits until Get returns the wanted presence of the user.
 func (n *node) await(t *testing.T, userID string, want Presence) {
 	t.Helper()
 	var got Presence
@@ -80,7 +80,7 @@ func (n *node) await(t *testing.T, userID string, want Presence) {
 	t.Fatalf("presence of %s: %+v, %v; want %+v", userID, got, err, want)
 }
 
-func TestPresence(t *testing.T) {
+func TestPresenceSumsAllNodes(t *testing.T) {
 	addrs := map[string]string{"miniredis": miniredis.RunT(t).Addr(), "redis": redistest.Start(t).Addr}
 	for name, addr := range addrs {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestPresence(t *testing.T) {
 			a.await(t, "42", Presence{})
 			a.set("42", 2)
 			if got, err := a.Get(t.Context(), "42"); err != nil || got != (Presence{2, 1}) {
-				t.Errorf("the node itself sees %+v, %v", got, err)
+				t.Errorf("on the same node: %+v, %v", got, err)
 			}
 			b.await(t, "42", Presence{2, 1})
 			b.set("42", 1)
@@ -102,7 +102,7 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-func TestThousandsAtOnce(t *testing.T) {
+func TestThousandsOfConcurrentChanges(t *testing.T) {
 	addr := redistest.Start(t).Addr
 	a, b := start(t, addr, "a", Options{}), start(t, addr, "b", Options{})
 	var wg sync.WaitGroup
@@ -116,29 +116,29 @@ func TestThousandsAtOnce(t *testing.T) {
 	}
 }
 
-func TestDeadNodeRunsOut(t *testing.T) {
+func TestDeadNodesCountExpires(t *testing.T) {
 	m := miniredis.RunT(t)
 	now := time.Now()
 	m.SetTime(now)
 	dead, other := start(t, m.Addr(), "dead", Options{}), start(t, m.Addr(), "other", Options{})
 	dead.set("42", 1)
 	other.await(t, "42", Presence{1, 1})
-	m.SetTime(now.Add(2 * time.Minute)) // and it has not repeated its note
+	m.SetTime(now.Add(2 * time.Minute)) // without an announcement of the dead node
 	if got, err := other.Get(t.Context(), "42"); err != nil || got != (Presence{}) {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("the dead node still counts: %+v, %v", got, err)
 	}
 }
 
-func TestNotesAreRepeated(t *testing.T) {
+func TestLostCountsAreAnnouncedAgain(t *testing.T) {
 	srv := redistest.Start(t)
 	a, b := start(t, srv.Addr, "a", Options{Lifetime: 300 * time.Millisecond}), start(t, srv.Addr, "b", Options{})
 	a.set("42", 1)
 	b.await(t, "42", Presence{1, 1})
-	srv.Client().FlushAll(t.Context()) // lost, until it is repeated
+	srv.Client().FlushAll(t.Context()) // until the next announcement
 	b.await(t, "42", Presence{1, 1})
 }
 
-func TestRedisAway(t *testing.T) {
+func TestCountsRecoverAfterARedisOutage(t *testing.T) {
 	srv := redistest.Start(t)
 	a, b := start(t, srv.Addr, "a", Options{}), start(t, srv.Addr, "b", Options{})
 	srv.Stop()

@@ -11,26 +11,26 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-func TestSweep(t *testing.T) {
+func TestSweepRemovesExpiredAndInvalidCounts(t *testing.T) {
 	for name, addr := range map[string]string{"miniredis": miniredis.RunT(t).Addr(), "redis": redistest.Start(t).Addr} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, addr, "a", Options{})
 			n.set("42", 2)
-			for !n.rdb.HExists(t.Context(), presenceKey("42"), "a").Val() { // await would count the node's memory too
+			for !n.rdb.HExists(t.Context(), presenceKey("42"), "a").Val() { // Get also counts the node's own connections
 				if t.Context().Err() != nil {
 					t.Fatal("the node's count is not in Redis")
 				}
 				time.Sleep(time.Millisecond)
 			}
-			// What nodes left that died while another kept the hash alive, and what is no note.
+			// A dead node's count in a hash that another node keeps alive, and an invalid value.
 			n.rdb.HSet(t.Context(), presenceKey("42"), "dead", "3 1700000000000", "odd", "x")
 			n.rdb.HSet(t.Context(), presenceKey("7"), "dead", "1 1700000000000")
 			if removed, err := n.Sweep(t.Context(), []string{"42", "a:b", "7", "nobody"}); removed != 3 || err != nil {
 				t.Errorf("removed %d, %v", removed, err)
 			}
-			notes := n.rdb.HGetAll(t.Context(), presenceKey("42")).Val()
-			if len(notes) != 1 || notes["a"] == "" || n.rdb.Exists(t.Context(), presenceKey("7")).Val() != 0 {
-				t.Errorf("left: %v", notes)
+			counts := n.rdb.HGetAll(t.Context(), presenceKey("42")).Val()
+			if len(counts) != 1 || counts["a"] == "" || n.rdb.Exists(t.Context(), presenceKey("7")).Val() != 0 {
+				t.Errorf("left in Redis: %v", counts)
 			}
 		})
 	}
