@@ -10,10 +10,10 @@ import (
 	"herald/notify"
 )
 
-// backlog is how many notifications the client of these tests has missed.
+// backlog is the number of missed notifications.
 const backlog = 5000
 
-// publishBacklog stores them and returns the id before the first.
+// publishBacklog stores the backlog and returns the id before it.
 func (h *testServer) publishBacklog(user string) notify.ID {
 	h.t.Helper()
 	before := h.publish(user, `"before"`)
@@ -41,8 +41,8 @@ func (c *wsClient) readBacklog(hello string) {
 	}
 }
 
-// TestBacklog: a user who was away gets everything, in order, whatever its
-// size compared with a socket's queue.
+// A client that was away gets every notification in order, though they are many times its
+// socket's queue.
 func TestBacklog(t *testing.T) {
 	h := newTestServer(t, withLog(2*backlog))
 	since := h.publishBacklog("42")
@@ -55,8 +55,7 @@ func TestBacklog(t *testing.T) {
 	t.Logf("%d missed notifications in %v", backlog, time.Since(began))
 }
 
-// BenchmarkBacklog is the time from dialling to the last of the missed
-// notifications, on a real Redis.
+// BenchmarkBacklog measures from the dial to the last missed notification, on a real Redis.
 func BenchmarkBacklog(b *testing.B) {
 	h := newTestServer(b, withLog(2*backlog), withRedis(redistest.Start(b).Addr))
 	since := h.publishBacklog("42")

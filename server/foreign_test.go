@@ -14,7 +14,7 @@ func withForeign(found func(*testServer)) func(*testOptions) {
 	return func(p *testOptions) { p.found = found }
 }
 
-// sessionKey and sessionCookie name a session as the app that keeps it does.
+// sessionKey and sessionCookie name a session as the program that stores it does.
 const (
 	sessionKey    = "session:session-of-42"
 	sessionCookie = "sid=session-of-42"
@@ -35,7 +35,7 @@ func (h *testServer) sessionEvent(key, event string) {
 	}
 }
 
-// wantClose reads until the end, which must have that code.
+// wantClose reads until the connection ends, and checks its close code.
 func (c *wsClient) wantClose(code notify.CloseCode) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second) // the next tick is later
@@ -57,8 +57,8 @@ func (c *wsClient) wantType(want string) {
 	}
 }
 
-// A session that ends between being found and the join concerns no socket when
-// it is told of: the join itself asks again.
+// The session ends after its lookup and before the join, when its event finds no socket. So
+// the join looks it up again.
 func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
 	h := newTestServer(t, withForeign(func(h *testServer) {
 		h.redis.Del(sessionKey)
@@ -68,7 +68,7 @@ func TestForeignSessionEndsBeforeTheJoin(t *testing.T) {
 	h.connectWith(sessionCookie, "").wantClose(notify.CloseRevoked)
 }
 
-// An event is a reason to ask, and no answer.
+// An event causes a lookup. It is not trusted by itself.
 func TestForeignSessionEvents(t *testing.T) {
 	h := newTestServer(t, withForeign(func(*testServer) {}))
 	h.keepSession(sessionKey, "42")
@@ -79,7 +79,7 @@ func TestForeignSessionEvents(t *testing.T) {
 		c.wantType("hello")
 	}
 	tell := func(event string) { h.sessionEvent(sessionKey, event) }
-	tell("del") // a lie
+	tell("del") // the session still exists
 	h.sessionEvent("session:never-used", "del")
 	h.publish("42", `1`)
 	a.wantType("notification")

@@ -12,8 +12,8 @@ import (
 	"herald/internal/testing/redistest"
 )
 
-// TestOutage: while Redis hangs, publishes and log-ins are refused, open streams
-// stay, nothing piles up, and what is refused is never delivered.
+// While Redis hangs, publishes and logins are refused and open streams stay open. No
+// goroutines accumulate, and a refused publish is never delivered.
 func TestOutage(t *testing.T) {
 	srv := redistest.Start(t)
 	h := newTestServer(t, withRedis(srv.Addr), withLog(100), withBudget(400*time.Millisecond))
@@ -57,8 +57,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// busy counts the goroutines that do something of ours or of the Redis client's:
-// the HTTP servers' and clients' idle workers are not meant.
+// busy counts the goroutines in our code or the Redis client's. It leaves out idle HTTP
+// workers.
 func busy() (n int) {
 	buf := make([]byte, 8<<20)
 	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {

@@ -38,8 +38,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// fasthttp's pool looks only every ten seconds whether it has been stopped,
-	// and its Date header is kept by a goroutine for the life of the process.
+	// fasthttp's worker pool notices a stop only every ten seconds, and a goroutine keeps its
+	// Date header until the process exits.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
@@ -235,7 +235,7 @@ func (h *testServer) cookie(user string) string {
 	return "sid=" + id
 }
 
-// client reads a WebSocket stream.
+// wsClient reads a WebSocket stream.
 type wsClient struct {
 	t testing.TB
 	*websocket.Conn
@@ -633,8 +633,8 @@ func await(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestProbe is what a browser does after a failed upgrade to learn why; it sends
-// no Origin to its own site.
+// After a failed upgrade a browser asks by fetch for the reason. A fetch to the page's own
+// site has no Origin.
 func TestProbe(t *testing.T) {
 	h := newTestServer(t)
 	cookie := h.cookie("42")
@@ -656,7 +656,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestHelloComesWithTheHead: what a stream begins with is one write.
+// The head of the answer and hello are one write.
 func TestHelloComesWithTheHead(t *testing.T) { eachWay(t, testHelloComesWithTheHead) }
 
 func testHelloComesWithTheHead(t *testing.T, change func(*testOptions)) {
@@ -681,7 +681,7 @@ func testHelloComesWithTheHead(t *testing.T, change func(*testOptions)) {
 	}
 }
 
-// outOfFiles is a listener that cannot accept at first.
+// outOfFiles is a listener whose first Accepts fail with EMFILE.
 type outOfFiles struct {
 	net.Listener
 	failures int
