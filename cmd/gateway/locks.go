@@ -52,7 +52,7 @@ func (g *gateway) lockClients() ([]redis.UniversalClient, error) {
 		g.voters = append(g.voters, c)
 		nodes = append(nodes, c)
 	}
-	g.log.Info("locks are on Redis of their own", "nodes", len(nodes), "quorum", len(nodes)/2+1)
+	g.log.Info("locks are on dedicated Redis servers", "nodes", len(nodes), "quorum", len(nodes)/2+1)
 	return nodes, nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// rule is one line of the picture in docs/architecture.md.
+// rule is one import rule. docs/architecture.md shows them as a picture.
 type rule struct {
 	name   string
 	reason string
@@ -16,13 +16,13 @@ type rule struct {
 	broken []file // an example that the rule must refuse
 }
 
-// check returns what breaks a rule, one text each. Files of packages that do not
-// exist break nothing.
+// check returns one text for each violation of a rule. It reports nothing for
+// packages that do not exist.
 type check func([]file) []string
 
 const module = "herald/"
 
-// The libraries that have one place each, with whatever lies below their paths.
+// The libraries that only some packages may import, by path prefix.
 var (
 	webFramework  = []string{"github.com/gofiber", "github.com/valyala/fasthttp"}
 	webSocket     = []string{"github.com/coder/websocket", "nhooyr.io/websocket", "github.com/gorilla/websocket"}
@@ -36,57 +36,57 @@ var (
 // The layers of the program, from the lowest up. A package imports only packages
 // of lower layers, so those of one layer are independent of each other.
 var (
-	// base is what every package may speak in.
+	// base is the vocabulary that most packages use.
 	base = []string{"notify"}
-	// tools move bytes, or commands to Redis, and know nothing of notifications.
+	// tools move bytes, or commands to Redis, independent of notifications.
 	tools = []string{"internal/redisx", "internal/transport"}
-	// patterns are liftable: they import nothing of ours.
+	// patterns can be copied into other programs: they import no package of Herald.
 	patterns = []string{"patterns/cache", "patterns/lock", "patterns/idempotent"}
-	// parts do one thing each; they do not import each other.
+	// parts have one task each and do not import each other.
 	parts = slices.Concat([]string{"broker", "hub", "sessions", "presence", "auth", "limiter"}, patterns,
 		[]string{"internal/schedule", "internal/recipients", "internal/redisinfo", "internal/janitor", "internal/fetch"})
-	// composites put parts together.
+	// composites combine parts.
 	composites = []string{"publishing", "stream"}
 )
 
 func join(lists ...[]string) []string { return slices.Concat(lists...) }
 
-// packages are the folders that hold the program, and what of ours each may import.
-// A package's own subfolders belong to it unless they are listed themselves.
+// packageRules lists the packages of Herald that each package may import. A
+// subfolder belongs to its parent unless it is listed itself.
 var packageRules = []struct {
 	name      string
 	mayImport []string
 	reason    string
 	broken    string // an import that must be refused
 }{
-	{"notify", nil, "what the shared vocabulary needs, every package needs", "hub"},
-	{"internal/redisx", nil, "how commands reach Redis does not depend on what they do", "broker"},
-	{"internal/transport", nil, "how bytes move does not depend on what they say", "hub"},
+	{"notify", nil, "most packages import it, and so depend on all its imports", "hub"},
+	{"internal/redisx", nil, "sending a command to Redis does not depend on its purpose", "broker"},
+	{"internal/transport", nil, "moving bytes does not depend on their content", "hub"},
 	{"hub", base, "open connections are tested without Redis and HTTP", "broker"},
 	{"broker", join(base, tools), "it delivers to a function, so it is tested without sockets", "hub"},
 	{"sessions", join(base, tools), "a session store serves other programs too", "broker"},
 	{"presence", join(base, tools), "it counts connections without holding them", "hub"},
-	{"auth", base, "who is asking must not depend on what is asked", "sessions"},
+	{"auth", base, "authentication must not depend on the operation", "sessions"},
 	{"limiter", join(base, tools), "a limit counts subjects of any kind", "auth"},
-	{"patterns/cache", nil, "a pattern of its own, usable without the gateway", "patterns/lock"},
-	{"patterns/lock", nil, "a pattern of its own, usable without the gateway", "patterns/cache"},
-	{"patterns/idempotent", nil, "a pattern of its own, usable without the gateway", "notify"},
+	{"patterns/cache", nil, "a pattern is usable without the gateway", "patterns/lock"},
+	{"patterns/lock", nil, "a pattern is usable without the gateway", "patterns/cache"},
+	{"patterns/idempotent", nil, "a pattern is usable without the gateway", "notify"},
 	{"internal/fetch", nil, "fetching a document does not depend on its content", "patterns/cache"},
 	{"internal/recipients", join(base, tools), "a recipient's preferences do not depend on where they are cached", "patterns/cache"},
 	{"internal/schedule", join(base, tools), "due notifications go to a function, so it is tested without a broker", "broker"},
 	{"internal/redisinfo", tools, "the doctor examines Redis without a gateway", "broker"},
-	{"internal/janitor", tools, "it is given what to clean, and the job that runs once a day", "patterns/lock"},
-	{"publishing", join(base, tools, parts), "it composes parts and knows no HTTP", "stream"},
+	{"internal/janitor", tools, "its caller passes the cleaners and the daily job", "patterns/lock"},
+	{"publishing", join(base, tools, parts), "it combines parts and does not depend on HTTP", "stream"},
 	{"stream", join(base, tools, parts), "a client's life is tested over net.Pipe, without HTTP", "server"},
 	{"web", nil, "pages and scripts are data", "server"},
 	{"server/admin", join(base, tools, parts, []string{"web"}), "the operators' listener sees the server through an interface", "server"},
 	{"server", join(base, tools, parts, composites, []string{"web", "server/admin"}), "it speaks HTTP for the parts; none of them imports it", "cmd/gateway"},
 	{"cmd/gateway", join(base, tools, parts, composites, []string{"web", "server", "server/admin"}), "it wires the program; nothing imports it", "loadtest"},
-	{"loadtest", base, "an outside observer must not share the mistakes of what it measures", "hub"},
+	{"loadtest", base, "a load generator must not share bugs with the gateway that it measures", "hub"},
 	{"internal/testing", base, "test helpers meet the program over the network", "server"},
 }
 
-// rules is the whole picture.
+// rules returns all import rules.
 func rules() []rule {
 	all := slices.Clone(libraryRules)
 	for _, r := range packageRules {
@@ -99,27 +99,27 @@ func rules() []rule {
 }
 
 var libraryRules = []rule{
-	{"every package is in the picture", "a package without a rule may import anything",
+	{"every package has a rule", "a package without a rule may import anything",
 		packagesAreKnown, []file{imports("utils/a.go"), imports("internal/utils/a.go")}},
 	{"notify is standard library only", "a wire format must not change with a dependency",
 		standardLibraryOnly("notify"), []file{imports("notify/a.go", "golang.org/x/text")}},
 	{"test helpers in tests only", "they link the testing package and start processes",
 		place([]string{"herald/internal/testing"}, "internal/testing/"), []file{imports("server/a.go", "herald/internal/testing/redistest")}},
-	{"Fiber and fasthttp in server only", "the core knows no transport, and fasthttp's memory is reused under whoever keeps it",
+	{"Fiber and fasthttp in server only", "the core does not depend on the transport, and fasthttp reuses the memory of its requests",
 		place(webFramework, "server/"), []file{imports("hub/a.go", "github.com/gofiber/fiber/v2")}},
-	{"the WebSocket library in two files", "its traps are fenced off where they are explained",
+	{"the WebSocket library in two files", "these files explain and avoid its pitfalls",
 		place(webSocket, "server/upgrade.go", "stream/parser.go", "loadtest/"), []file{imports("server/stream.go", "github.com/coder/websocket")}},
-	{"golang-jwt in auth only", "its errors still carry an attacker's claims, its defaults accept too much",
+	{"golang-jwt in auth only", "with an error it still returns unverified claims, and its defaults accept too much",
 		place(tokens, "auth/"), []file{imports("server/a.go", "github.com/golang-jwt/jwt/v5")}},
-	{"redsync in patterns/lock only", "its locks have no fencing token, and its defaults are answered in one place",
+	{"redsync in patterns/lock only", "its locks have no fencing token, and one package sets its options",
 		place(redlock, "patterns/lock/"), []file{imports("broker/a.go", "github.com/go-redsync/redsync/v4")}},
-	{"the embedded Redis in cmd only", "no package may come to rely on an imitation",
+	{"the embedded Redis in cmd only", "no package may depend on the behaviour of an imitation",
 		place(embeddedRedis, "cmd/"), []file{imports("broker/a.go", "github.com/alicebob/miniredis/v2")}},
-	{"Prometheus in one file", "packages count with plain numbers; one list says what an operator sees",
+	{"Prometheus in one file", "packages count with plain integers; one file lists all metrics",
 		oneFile(metrics), []file{imports("server/a.go", "github.com/prometheus/client_golang/prometheus"), imports("hub/b.go", "github.com/prometheus/client_golang/prometheus")}},
-	{"the Redis client only in packages that own keys", "what Redis is asked, and what happens when it is away, is decided where the keys are",
+	{"the Redis client only in packages that own keys", "the package that owns a key defines its commands and its behaviour during an outage",
 		absent(redisClient, "hub", "auth", "notify", "publishing", "stream", "server", "server/admin", "web", "internal/fetch", "internal/recipients", "internal/transport"), []file{imports("server/a.go", "github.com/redis/go-redis/v9")}},
-	{"the environment is read in cmd only", "everything else is told what it needs, and can be tested with it",
+	{"the environment is read in cmd only", "other packages get their settings as arguments, so tests can set them",
 		environmentIn("cmd/gateway", "internal/testing"), []file{{Path: "broker/a.go", Env: []string{"os.Getenv"}}}},
 }
 
@@ -143,10 +143,10 @@ func TestEveryRuleCanFail(t *testing.T) {
 	}
 	for _, r := range rules() {
 		if len(r.check(r.broken)) == 0 {
-			t.Errorf("%s: its example is not refused", r.name)
+			t.Errorf("%s: the example in broken is not refused", r.name)
 		}
 		if got := r.check(sound); len(got) > 0 {
-			t.Errorf("%s refuses what is right: %v", r.name, got)
+			t.Errorf("%s refuses valid imports: %v", r.name, got)
 		}
 		if got := r.check(nil); len(got) > 0 {
 			t.Errorf("%s refuses packages that do not exist: %v", r.name, got)
@@ -154,10 +154,10 @@ func TestEveryRuleCanFail(t *testing.T) {
 	}
 }
 
-// imports is a file as sources returns it.
+// imports returns a file with the given imports, as sources does.
 func imports(name string, paths ...string) file { return file{Path: name, Imports: paths} }
 
-// only: of our own packages, this one imports itself and those.
+// only checks that a package imports no package of Herald but itself and others.
 func only(name string, others ...string) check {
 	return eachImport(func(f file, imported string) bool {
 		other, ours := strings.CutPrefix(imported, module)
@@ -166,8 +166,8 @@ func only(name string, others ...string) check {
 	})
 }
 
-// packageOf returns the longest name in packageRules that is path or one of its
-// parents; the first folder of path if none is.
+// packageOf returns the longest name in packageRules that is path or a parent of it,
+// or the first folder of path if none matches.
 func packageOf(path string) string {
 	longest := ""
 	for _, r := range packageRules {
@@ -181,7 +181,8 @@ func packageOf(path string) string {
 	return longest
 }
 
-// standardLibraryOnly relies on paths of other modules beginning with a domain.
+// standardLibraryOnly checks that a package imports no other module, whose path would
+// begin with a domain.
 func standardLibraryOnly(name string) check {
 	return eachImport(func(f file, imported string) bool {
 		first, _, _ := strings.Cut(imported, "/")
@@ -189,7 +190,7 @@ func standardLibraryOnly(name string) check {
 	})
 }
 
-// place: the libraries are imported only in these folders ("server/") and files.
+// place checks that only these folders ("server/") and files import the libraries.
 func place(libraries []string, places ...string) check {
 	return eachImport(func(f file, imported string) bool {
 		there := slices.ContainsFunc(places, func(p string) bool {
@@ -199,14 +200,14 @@ func place(libraries []string, places ...string) check {
 	})
 }
 
-// absent: the libraries are not imported in these packages.
+// absent checks that these packages do not import the libraries.
 func absent(libraries []string, packages ...string) check {
 	return eachImport(func(f file, imported string) bool {
 		return below(imported, libraries) && slices.Contains(packages, f.Package())
 	})
 }
 
-// oneFile: the libraries are imported in at most one file.
+// oneFile checks that at most one file imports the libraries.
 func oneFile(libraries []string) check {
 	return func(files []file) (broken []string) {
 		for _, f := range files {
@@ -263,7 +264,7 @@ func eachImport(refused func(f file, imported string) bool) check {
 	}
 }
 
-// below reports whether a path is one of the libraries or below one.
+// below reports whether a path is that of a library or of one of its packages.
 func below(imported string, libraries []string) bool {
 	return slices.ContainsFunc(libraries, func(l string) bool {
 		return imported == l || strings.HasPrefix(imported, l+"/")
