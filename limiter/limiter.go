@@ -26,8 +26,14 @@ type Options struct {
 	// Default 100ms.
 	Budget time.Duration
 
-	// Log gets a warning when a request passes because the limiter failed open, at most one a second.
-	// Default: discarded.
+	// Merge makes concurrent requests for one subject share a run of the script. It is
+	// for limits with few, busy subjects, such as API keys. New's rdb must then be a
+	// redis.UniversalClient. Without it each request is a script by itself, which a
+	// redisx.Client sends together with other scripts.
+	Merge bool
+
+	// Log gets a warning when a request passes because the limiter failed open, at most
+	// one a second. Default: discarded.
 	Log *slog.Logger
 }
 
@@ -39,7 +45,8 @@ type Limiter struct {
 	limit  Limit
 	budget time.Duration
 	log    *slog.Logger
-	window window
+	window *window
+	ask    func(ctx context.Context, key string, cost int) (replies, error)
 
 	allowed, denied, failedOpen atomic.Uint64
 	warnings                    redisx.Throttle
@@ -69,6 +76,10 @@ func New(rdb redis.Scripter, scope string, limit Limit, o Options) *Limiter {
 	l := &Limiter{
 		scope: scope, limit: limit, budget: o.Budget, log: o.Log,
 		window: newWindow(rdb, limit),
+	}
+	l.ask = l.window.ask
+	if o.Merge {
+		l.ask = l.window.merged
 	}
 	return l
 }
@@ -125,7 +136,7 @@ func (l *Limiter) CountFailedOpen(d Decision) {
 func (l *Limiter) decide(ctx context.Context, key string, n int) Decision {
 	ctx, cancel := context.WithTimeout(ctx, l.budget)
 	defer cancel()
-	r, err := l.window.ask(ctx, key, []int{n})
+	r, err := l.ask(ctx, key, n)
 	if err != nil {
 		return l.failOpen(n, err)
 	}

@@ -134,7 +134,7 @@ func TestNoWindowHoldsMore(t *testing.T) {
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "no")
 	nodes := []*Limiter{
 		New(redisx.New(s.Client()), "publish", limit, Options{Budget: 30 * time.Second}),
-		New(redisx.New(s.Client()), "publish", limit, Options{Budget: 30 * time.Second}),
+		New(s.Client(), "publish", limit, Options{Budget: 30 * time.Second, Merge: true}),
 	}
 	until := time.Now().Add(3 * time.Second)
 	var admitted, calls atomic.Int64
@@ -185,7 +185,7 @@ func TestNoWindowHoldsMore(t *testing.T) {
 func TestLeavingUnderLoad(t *testing.T) {
 	limit := Limit{N: 200, Per: 500 * time.Millisecond}
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "no")
-	l := New(redisx.New(s.Client()), "publish", limit, Options{Budget: 30 * time.Second})
+	l := New(s.Client(), "publish", limit, Options{Budget: 30 * time.Second, Merge: true})
 	until := time.Now().Add(2 * time.Second)
 	var counted, left atomic.Int64
 	var wg sync.WaitGroup
@@ -193,7 +193,7 @@ func TestLeavingUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(2, uint64(i)))
 			for time.Now().Before(until) {
-				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(2000))*time.Microsecond)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(10_000))*time.Microsecond)
 				d := l.Allow(ctx, "shop", 1)
 				cancel()
 				switch {
@@ -276,6 +276,36 @@ func TestScriptIsReloaded(t *testing.T) {
 		}
 		if err := c.ScriptFlush(context.Background()).Err(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// Concurrent requests of several subjects get each the answer of their own window, also
+// while Redis loses the script.
+func TestMergedRequestsKeepSubjectsApart(t *testing.T) {
+	s := redistest.Start(t)
+	c := s.Client()
+	l := New(c, "publish", Limit{N: 20, Per: time.Minute}, Options{Budget: 30 * time.Second, Merge: true})
+	var allowed [4]atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			for range 10 {
+				if d := l.Allow(context.Background(), strconv.Itoa(i%4), 1); d.FailedOpen {
+					t.Error("failed open")
+				} else if d.Allowed {
+					allowed[i%4].Add(1)
+				}
+			}
+			if i%16 == 0 {
+				_ = c.ScriptFlush(context.Background()).Err()
+			}
+		})
+	}
+	wg.Wait()
+	for i := range allowed {
+		if n := allowed[i].Load(); n != 20 {
+			t.Errorf("subject %d: %d of 160 admitted, want 20", i, n)
 		}
 	}
 }
@@ -389,7 +419,7 @@ func TestOutOfMemory(t *testing.T) {
 func BenchmarkAllow(b *testing.B) {
 	s := redistest.Start(b)
 	limiter := func(n int) *Limiter {
-		return New(redisx.New(s.Client()), "publish", Limit{N: n, Per: time.Minute}, Options{Budget: 10 * time.Second})
+		return New(s.Client(), "publish", Limit{N: n, Per: time.Minute}, Options{Budget: 10 * time.Second, Merge: true})
 	}
 	ctx := context.Background()
 	b.Run("uncontended", func(b *testing.B) {

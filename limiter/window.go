@@ -37,26 +37,115 @@ type window struct {
 	rdb    redis.Scripter
 	limit  any // ARGV[1]
 	length any // ARGV[2]
+
+	group redisx.Group[*request] // of Options.Merge
 }
 
-func newWindow(rdb redis.Scripter, limit Limit) window {
-	return window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
+func newWindow(rdb redis.Scripter, limit Limit) *window {
+	w := &window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
+	w.group.MaxItems, w.group.Send = maxCosts, w.send
+	return w
 }
 
-// ask runs the script once for all costs, in order: one round trip, or two if Redis does not
-// have the script yet. After an error the costs may still have been counted, because only
-// the reply may have been lost.
-func (w window) ask(ctx context.Context, key string, costs []int) (replies, error) {
-	text := strconv.AppendInt(make([]byte, 0, 24), int64(costs[0]), 10)
-	for _, n := range costs[1:] {
-		text = strconv.AppendInt(append(text, ','), int64(n), 10)
+// maxCosts bounds the costs of one run of the script, and so how long it keeps Redis's
+// other clients waiting.
+const maxCosts = 256
+
+// request is one cost of a merged call.
+type request struct {
+	key   string
+	cost  int
+	reply replies // of this cost alone
+	err   error
+}
+
+// merged is ask for one cost. Costs of concurrent callers for one key share a run of the
+// script, and those for several keys a round trip.
+func (w *window) merged(ctx context.Context, key string, cost int) (replies, error) {
+	r := &request{key: key, cost: cost}
+	if err := w.group.Do(ctx, r); err != nil {
+		return nil, fmt.Errorf("ask window: %w", err)
 	}
-	r, err := windowScript.Run(ctx, w.rdb, []string{key}, w.limit, w.length, string(text)).Int64Slice()
+	return r.reply, r.err
+}
+
+// send implements redisx.Group's Send. The order of arrival is kept within each key.
+func (w *window) send(ctx context.Context, items []*request) {
+	keys, byKey := []string{}, map[string][]*request{}
+	for _, r := range items {
+		if byKey[r.key] == nil {
+			keys = append(keys, r.key)
+		}
+		byKey[r.key] = append(byKey[r.key], r)
+	}
+	if len(keys) == 1 {
+		w.answer(ctx, items)
+		return
+	}
+	cmds := make([]*redis.Cmd, len(keys))
+	_, _ = w.rdb.(redis.UniversalClient).Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, key := range keys {
+			cmds[i] = windowScript.EvalSha(ctx, p, []string{key}, w.limit, w.length, costs(byKey[key]))
+		}
+		return nil
+	})
+	for i, key := range keys {
+		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
+			w.answer(ctx, byKey[key])
+		} else {
+			hand(byKey[key])(parse(cmds[i], len(byKey[key])))
+		}
+	}
+}
+
+// answer runs the script for requests of one key.
+func (w *window) answer(ctx context.Context, same []*request) {
+	hand(same)(w.run(ctx, same[0].key, costs(same), len(same)))
+}
+
+// hand returns a function that gives each request its part of the reply, or the error.
+func hand(same []*request) func(replies, error) {
+	return func(r replies, err error) {
+		for i, q := range same {
+			if q.err = err; err == nil {
+				q.reply = replies{r[0], r[1+3*i], r[2+3*i], r[3+3*i]}
+			}
+		}
+	}
+}
+
+// costs returns the costs as ARGV[3] of the script.
+func costs(requests []*request) string {
+	text := make([]byte, 0, 4*len(requests))
+	for _, r := range requests {
+		if len(text) > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, int64(r.cost), 10)
+	}
+	return string(text)
+}
+
+// ask runs the script for one cost.
+func (w *window) ask(ctx context.Context, key string, cost int) (replies, error) {
+	return w.run(ctx, key, strconv.Itoa(cost), 1)
+}
+
+// run runs the script once for n comma-separated costs, in order: one round trip, or two
+// if Redis does not have the script yet. After an error the costs may still have been
+// counted, because only the reply may have been lost.
+func (w *window) run(ctx context.Context, key, costs string, n int) (replies, error) {
+	return parse(windowScript.Run(ctx, w.rdb, []string{key}, w.limit, w.length, costs), n)
+}
+
+// parse reads the reply to n costs.
+func parse(cmd *redis.Cmd, n int) (replies, error) {
+	r, err := cmd.Int64Slice()
 	if err != nil {
 		return nil, fmt.Errorf("ask window: %w", err)
 	}
-	if len(r) != 1+3*len(costs) {
-		return nil, fmt.Errorf("ask window: %d numbers for %d costs", len(r), len(costs))
+	if len(r) != 1+3*n {
+		return nil, fmt.Errorf("ask window: %d numbers for %d costs", len(r), n)
 	}
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,9 +43,10 @@ func (e *embedded) move(d time.Duration) {
 
 const testKey = "ratelimit:test:a"
 
-func ask(t testing.TB, w window, costs ...int) []verdict {
+func ask(t testing.TB, w *window, costs ...int) []verdict {
 	t.Helper()
-	r, err := w.ask(context.Background(), testKey, costs)
+	text := strings.Trim(strings.ReplaceAll(fmt.Sprint(costs), " ", ","), "[]")
+	r, err := w.run(context.Background(), testKey, text, len(costs))
 	if err != nil {
 		t.Fatalf("ask(%v): %v", costs, err)
 	}

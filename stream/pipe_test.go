@@ -171,7 +171,7 @@ func (n *node) set(f func()) {
 	f()
 }
 
-var errDown = errors.New("Redis is down")
+var errDown = errors.New("redis is down")
 
 func (n *node) State(context.Context, string) (broker.State, error) {
 	n.mu.Lock()

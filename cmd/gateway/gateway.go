@@ -136,7 +136,7 @@ func (g *gateway) wire() (err error) {
 	if perUser == 0 {
 		perUser = -1
 	}
-	publishes := limiter.New(g.shared, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget})
+	publishes := limiter.New(g.commands, "publish", cfg.publish, limiter.Options{Log: log, Budget: limiterBudget, Merge: true})
 	g.broker = broker.New(g.commands, broker.Options{
 		Admit:     publishes.Lua(),
 		States:    g.shared,
