@@ -34,12 +34,12 @@ test: deps lint race ## install missing tools, lint, run every test: about 10 mi
 
 # -count=1: results depend on programs that the test cache does not see. Most tests
 # of processes wait, so four packages at a time keep two processors busy. The first
-# run is without the race detector: two packages compile other code under it.
+# run is without the race detector: internal/transport compiles other code under it.
 race: ## every test under the race detector
 	go build -race ./...
 	@builds=$$(mktemp -d); trap 'rm -rf "$$builds"' EXIT; export GATEWAYTEST_BUILDS="$$builds"; \
 	serial=$$(go list $(MEASURING)); parallel=$$(go list ./... | grep -vxF "$$serial"); \
-	scripts/gotest.sh "-count=1 -timeout $(TIMEOUT) ./internal/transport ./server" \
+	scripts/gotest.sh "-count=1 -timeout $(TIMEOUT) ./internal/transport ./stream ./server" \
 		"-race -count=1 -p 4 -timeout $(TIMEOUT) $$parallel" \
 		"-race -count=1 -p 1 -timeout $(TIMEOUT) $$serial"
 
