@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// examineRoundTrip measures by the budget: a call that takes a third of it now
-// will be over it under load, and answers 503 then.
+// examineRoundTrip compares the round trip with the budget: a call that takes a third of
+// it now exceeds it under load, and is then answered 503.
 func examineRoundTrip(r Report, c Circumstances) Finding {
 	f := Finding{Name: "round trip", Text: fmt.Sprintf("%s (median of %d, slowest %s)", Brief(r.RoundTrip), r.Probes, Brief(r.Slowest))}
 	switch {
@@ -22,8 +22,8 @@ func examineRoundTrip(r Report, c Circumstances) Finding {
 
 const slowRoundTrip = 5 * time.Millisecond
 
-// examineClock: ids, windows, leases and deadlines all come from Redis's clock;
-// JWTs are checked and cookies dated by ours.
+// examineClock compares the clocks: ids, windows, leases and deadlines use Redis's clock;
+// JWTs and cookies use this node's.
 func examineClock(r Report) Finding {
 	if r.Clock == nil {
 		return unknown("TIME", "clock difference")
@@ -40,14 +40,14 @@ func examineClock(r Report) Finding {
 	return f
 }
 
-// minimum is the version that sessions need: PEXPIRETIME is of 7.0.
+// minimum is the major version that sessions need: PEXPIRETIME exists since Redis 7.0.
 const minimum = 7
 
 func examineVersion(i Info) Finding {
 	f := Finding{Name: "version", Text: strings.TrimSpace(i.Version + " " + i.Mode + ", up " + Brief(i.Uptime))}
 	major, _, _ := strings.Cut(i.Version, ".")
 	if n, err := strconv.Atoi(major); err != nil || n < minimum {
-		f.Level, f.Advice = Fail, fmt.Sprintf("install Redis %d.0 or newer: sessions use PEXPIRETIME, which older ones do not know", minimum)
+		f.Level, f.Advice = Fail, fmt.Sprintf("install Redis %d.0 or newer: sessions use PEXPIRETIME, which older versions lack", minimum)
 	}
 	if i.Mode == "cluster" {
 		f.Level, f.Advice = Fail, "use one primary (with replicas and Sentinel if you like): Redis Cluster is not supported"
@@ -61,7 +61,7 @@ func examineVersion(i Info) Finding {
 func examinePolicy(i Info) Finding {
 	f := Finding{Name: CheckPolicy, Text: "maxmemory-policy is " + i.Policy}
 	family, _, _ := strings.Cut(i.Policy, "-")
-	const advice = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf (managed: in the parameter group); give caches a Redis of their own"
+	const advice = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf (managed: in the parameter group); use a separate Redis for caches"
 	switch {
 	case i.Policy == "":
 		return unknown("INFO", CheckPolicy)
@@ -88,7 +88,7 @@ func examineMemory(i Info) Finding {
 	case i.MaxMemory == 0:
 		f.Level = Warn
 		f.Text = fmt.Sprintf("%s used, %s, no maxmemory", Bytes(i.UsedMemory), plural(i.Keys, "key"))
-		f.Advice = "set maxmemory to what the machine can spare: without it the kernel ends Redis when memory runs out, with it writes are refused"
+		f.Advice = "set maxmemory to what the machine can spare: without it the kernel kills Redis when memory runs out; with it Redis refuses writes"
 	case part >= 0.95:
 		f.Level, f.Advice = Fail, advice
 	case part >= 0.8:
@@ -106,7 +106,7 @@ func examinePersistence(i Info, c *Config) Finding {
 	case i.AOF:
 		f.Text = "append-only file"
 	case c == nil:
-		f.Text = "no append-only file; snapshots: not told"
+		f.Text = "no append-only file; snapshots: unknown"
 	case c.Save != "":
 		f.Text = "snapshots only (save " + c.Save + ")"
 	default:
@@ -126,25 +126,26 @@ func examinePersistence(i Info, c *Config) Finding {
 	}
 	switch {
 	case i.Loading:
-		f.Level, f.Text, f.Advice = Warn, f.Text+"; still loading", "wait until it has read what it saved"
+		f.Level, f.Text, f.Advice = Warn, f.Text+"; still loading", "wait until Redis has loaded its data"
 	case !i.AOF && (c == nil || c.Save != ""):
-		f.Level, f.Advice = Warn, "CONFIG SET appendonly yes: what was acknowledged since the last snapshot is lost when Redis ends"
+		f.Level, f.Advice = Warn, "CONFIG SET appendonly yes: writes acknowledged since the last snapshot are lost when Redis stops"
 	case !i.AOF:
-		f.Level, f.Advice = Warn, "CONFIG SET appendonly yes: all that was acknowledged is lost when Redis restarts (clients are told by gap frames)"
+		f.Level, f.Advice = Warn, "CONFIG SET appendonly yes: all acknowledged writes are lost when Redis restarts (clients get gap frames)"
 	case c != nil && c.AppendFsync == "no":
 		f.Level, f.Advice = Warn, "CONFIG SET appendfsync everysec: now the kernel decides how much is lost when the machine dies, 30 s are usual"
 	}
 	return f
 }
 
-// slowReplica is how long a replica may not have acknowledged: they do each second.
+// slowReplica is the longest normal time since a replica's last acknowledgement; replicas
+// acknowledge every second.
 const slowReplica = 10 * time.Second
 
 func examineReplication(i Info, wanted int) Finding {
 	f := Finding{Name: "replication"}
 	if i.Role != "master" && i.Role != "" {
 		f.Level, f.Text = Fail, fmt.Sprintf("this is a replica (its link to the primary is %s)", i.PrimaryLink)
-		f.Advice = "let REDIS_URL name the primary: a replica refuses writes, and what is published on it reaches no node"
+		f.Advice = "let REDIS_URL name the primary: a replica refuses writes, and messages published on it reach no node"
 		return f
 	}
 	online, told := 0, []string{plural(int64(len(i.Replicas)), "replica")}
@@ -154,7 +155,7 @@ func examineReplication(i Info, wanted int) Finding {
 			online++
 		}
 		if r.State != "online" || r.Lag >= slowReplica {
-			f.Level, f.Advice = Warn, "look at the replica and the network to it: if it is promoted now, what it lacks is lost"
+			f.Level, f.Advice = Warn, "look at the replica and the network to it: if it is promoted now, the missing writes are lost"
 		}
 	}
 	f.Text = strings.Join(told, "; ")
@@ -168,23 +169,24 @@ func examineReplication(i Info, wanted int) Finding {
 
 func examineClients(i Info, t *Trend) Finding {
 	f := Finding{Name: "clients", Text: fmt.Sprintf("%d connected of %d", i.Clients, i.MaxClients)}
-	if i.Turned > 0 {
-		f.Text += fmt.Sprintf("; %s turned away since its start", plural(i.Turned, "connection"))
+	if i.Rejected > 0 {
+		f.Text += fmt.Sprintf("; %s turned away since its start", plural(i.Rejected, "connection"))
 	}
-	const advice = "find out who connects (CLIENT LIST), or raise maxclients and Redis's limit of open files: a node keeps up to 70 connections"
+	const advice = "find the clients (CLIENT LIST), or raise maxclients and Redis's limit of open files: a node keeps up to 70 connections"
 	switch part := share(i.Clients, i.MaxClients); {
 	case part >= 0.95:
 		f.Level, f.Advice = Fail, advice
 	case part >= 0.8:
 		f.Level, f.Advice = Warn, advice
 	case t != nil && t.grown(i.Clients):
-		f.Level, f.Advice = Warn, "find out who connects (CLIENT LIST): a program that does not give connections back uses up maxclients"
+		f.Level, f.Advice = Warn, "find out who connects (CLIENT LIST): a program that leaks connections uses up maxclients"
 		f.Text += fmt.Sprintf("; %d within the last %s", t.FewestClients, window)
 	}
 	return f
 }
 
-// examineBuffer looks at what Redis holds back for subscribers before it drops them.
+// examineBuffer checks the limits of subscribers' output buffers and how full the buffers
+// are.
 func examineBuffer(r Report) Finding {
 	f := Finding{Name: "subscriber buffer"}
 	if r.Subscribers == nil && r.Config == nil {
@@ -203,7 +205,7 @@ func examineBuffer(r Report) Finding {
 			f.Advice = "CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60': with less, a burst of large messages ends the subscription (it is repaired, but late)"
 		case l.Hard == 0:
 			f.Level = Warn
-			f.Advice = "CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60': without a limit, one subscriber that hangs takes all of Redis's memory"
+			f.Advice = "CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60': without a limit, one stalled subscriber can use all of Redis's memory"
 		}
 		if s := r.Subscribers; s != nil && (share(s.Largest, l.Hard) >= 0.5 || share(s.Largest, l.Soft) >= 0.5) {
 			f.Level = Warn
@@ -221,7 +223,7 @@ func noLimit(n int64) string {
 	return Bytes(n)
 }
 
-// recently is how far back a slow command still says something about now.
+// recently is the age up to which a slow command causes a finding.
 const recently = time.Hour
 
 func examineSlowLog(r Report) Finding {
@@ -234,7 +236,7 @@ func examineSlowLog(r Report) Finding {
 		if c.SlowerThan > 0 {
 			f.Text = "begins only at " + Brief(c.SlowerThan)
 		}
-		f.Advice = fmt.Sprintf("CONFIG SET slowlog-log-slower-than %d: who holds everyone up is not written down now", SlowCommand.Microseconds())
+		f.Advice = fmt.Sprintf("CONFIG SET slowlog-log-slower-than %d: slow commands are not recorded now", SlowCommand.Microseconds())
 		return f
 	}
 	var slowest SlowEntry
@@ -244,7 +246,7 @@ func examineSlowLog(r Report) Finding {
 		}
 		if r.At.Sub(e.At) < recently {
 			f.Level = Warn
-			f.Advice = "find out who sends it (SLOWLOG GET tells all of it): while it runs, nobody else's commands do"
+			f.Advice = "find out which client sends it (SLOWLOG GET shows all of it): all other commands wait while it runs"
 		}
 	}
 	if n := len(r.SlowLog.Entries); n > 0 {

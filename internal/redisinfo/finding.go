@@ -10,9 +10,9 @@ type Level int
 
 const (
 	OK      Level = iota
-	Unknown       // Redis does not tell
+	Unknown       // Redis does not permit the command
 	Warn          // works, and could be better or is about to be worse
-	Fail          // must be changed: something is lost or refused because of it
+	Fail          // must be changed: it causes loss or refusals
 )
 
 var levelNames = [...]string{OK: "ok", Unknown: "unknown", Warn: "warn", Fail: "fail"}
@@ -22,24 +22,24 @@ func (l Level) String() string { return levelNames[l] }
 // MarshalText implements encoding.TextMarshaler.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// Finding is what one check of one Report came to.
+// Finding is the result of one check of a Report.
 type Finding struct {
 	Name   string `json:"name"` // short and stable
 	Level  Level  `json:"level"`
-	Text   string `json:"text"`             // how things are, with figures
+	Text   string `json:"text"`             // the state, with figures
 	Advice string `json:"advice,omitempty"` // what to change; "" if nothing
 
-	quiet bool // shown, but not worth a line in the log
+	quiet bool // shown, but not logged
 }
 
-// Circumstances are what a Report is measured by. The zero value works.
+// Circumstances are the settings that a Report is checked against. The zero value works.
 type Circumstances struct {
 	Budget       time.Duration // the longest a call to Redis may take; default 300 ms
 	WaitReplicas int           // replicas that must have a notification before it is acknowledged
 	Trend        *Trend        // nil: there is this one Report only
 }
 
-// Names of findings that are asked for by name.
+// Names of findings that other packages select.
 const (
 	CheckPolicy   = "memory policy"
 	checkHitRatio = "hit ratio"
@@ -71,13 +71,13 @@ func Worst(found []Finding) Level {
 	return worst
 }
 
-// unknown is for what Redis does not tell.
+// unknown is the finding for a command that Redis does not permit.
 func unknown(command, what string) Finding {
 	return Finding{Name: command, Level: Unknown, Text: what + ": not permitted, or not known to this server",
 		Advice: "let the user of REDIS_URL run " + command + " if you want this examined"}
 }
 
-// share is how much of a limit is used; 0 where there is none.
+// share returns the used part of a limit; 0 without a limit.
 func share(used, limit int64) float64 {
 	if limit <= 0 {
 		return 0
@@ -85,7 +85,7 @@ func share(used, limit int64) float64 {
 	return float64(used) / float64(limit)
 }
 
-// Bytes is a size as people read it, with Redis's units: 1.2M is 1.2 × 2^20 bytes.
+// Bytes formats a size with Redis's units: 1.2M is 1.2 × 2^20 bytes.
 func Bytes(n int64) string {
 	size := float64(n)
 	for _, unit := range []string{"B", "K", "M", "G"} {
@@ -100,7 +100,7 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.1fT", size)
 }
 
-// Brief is a time as people read it: three digits or so.
+// Brief formats a duration with about three digits.
 func Brief(d time.Duration) string {
 	unit := time.Microsecond
 	switch abs := d.Abs(); {

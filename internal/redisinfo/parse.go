@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// fields are INFO's lines by name; what is missing or is no number is 0.
+// fields are INFO's lines by name; a missing field, or one that is not a number, is 0.
 type fields map[string]string
 
 func (f fields) number(name string) int64 {
@@ -29,8 +29,8 @@ func parseFields(text string) fields {
 	return f
 }
 
-// parseInfo returns nil for what is no whole INFO: an imitation knows only a few
-// of its lines, and their absence is not to be taken for zeros.
+// parseInfo returns nil for an incomplete INFO: miniredis has only a few of its lines, and
+// missing ones must not count as zero.
 func parseInfo(text string) *Info {
 	f := parseFields(text)
 	if f["redis_version"] == "" {
@@ -42,7 +42,7 @@ func parseInfo(text string) *Info {
 		EvictedKeys: f.number("evicted_keys"), ExpiredKeys: f.number("expired_keys"),
 		Hits: f.number("keyspace_hits"), Misses: f.number("keyspace_misses"),
 		Clients: f.number("connected_clients"), MaxClients: f.number("maxclients"),
-		Blocked: f.number("blocked_clients"), Turned: f.number("rejected_connections"),
+		Blocked: f.number("blocked_clients"), Rejected: f.number("rejected_connections"),
 		Loading: f["loading"] == "1", AOF: f["aof_enabled"] == "1",
 		AOFWrite: f["aof_last_write_status"], AOFRewrite: f["aof_last_bgrewrite_status"], Save: f["rdb_last_bgsave_status"],
 		LastSave: time.Unix(f.number("rdb_last_save_time"), 0), UnsavedChanges: f.number("rdb_changes_since_last_save"),
@@ -122,7 +122,7 @@ func parseSubscribers(text, own string) *Subscribers {
 		s.Largest = max(s.Largest, waiting)
 		if own != "" && c["name"] == own {
 			s.Found = true
-			s.Own = max(s.Own, waiting) // a broken one may still be listed beside its successor
+			s.Own = max(s.Own, waiting) // a broken connection may still be listed beside the new one
 		}
 	}
 	return s

@@ -1,27 +1,24 @@
-// Package redisinfo looks at a Redis server as its operator would: one Report
-// of what it says about itself, Findings in plain words about what is wrong with
-// it, and a Sampler that keeps both fresh and logs what changes.
-//
-// It asks only what costs a big server nothing: TIME, INFO, CONFIG GET, SLOWLOG
-// GET and CLIENT LIST TYPE pubsub; never KEYS, SCAN or MEMORY USAGE. What Redis
-// refuses to tell (a managed server without CONFIG, a user whose ACL is narrow)
-// is missing from the Report and named in Report.Refused; it is no error.
-//
-// Sources: redis.io/docs/latest/commands/info, …/operate/oss_and_stack/management/{admin,
-// optimization/latency, replication, persistence}, and redis.conf of Redis 7.0.
+// Package redisinfo examines a Redis server for its operator: a Report of the server's
+// state, Findings about problems, and a Sampler that refreshes both and logs changes. It
+// uses only cheap commands: TIME, INFO, CONFIG GET, SLOWLOG GET and CLIENT LIST TYPE
+// pubsub; never KEYS, SCAN or MEMORY USAGE. If Redis refuses a command (a managed server,
+// a narrow ACL), its section is missing from the Report and Report.Refused names the
+// command; that is no error. Sources: redis.io/docs/latest/commands/info,
+// …/operate/oss_and_stack/management/{admin, optimization/latency, replication,
+// persistence}, and redis.conf of Redis 7.0.
 package redisinfo
 
 import "time"
 
-// Report is what one look at Redis brought. A section that Redis did not tell is
-// nil. Sizes are bytes, counters run from Redis's own start.
+// Report is the state of Redis at one time. A section is nil if Redis refused its command.
+// Sizes are in bytes; counters run since the start of Redis.
 type Report struct {
 	At        time.Time     `json:"at"`
 	RoundTrip time.Duration `json:"roundTripNanoseconds"` // median of the probes
 	Slowest   time.Duration `json:"slowestNanoseconds"`   // of the probes
 	Probes    int           `json:"probes"`
-	// Clock is Redis's clock less ours, as exact as half of a round trip; nil if
-	// Redis does not tell the time.
+	// Clock is Redis's clock minus this node's, exact to half a round trip; nil if Redis
+	// refuses TIME.
 	Clock *time.Duration `json:"clockDifferenceNanoseconds,omitempty"`
 
 	Info        *Info        `json:"info,omitempty"`
@@ -35,7 +32,7 @@ type Report struct {
 type Info struct {
 	Version string        `json:"version"`
 	Mode    string        `json:"mode"`  // standalone, sentinel, cluster
-	RunID   string        `json:"runId"` // another one after each restart
+	RunID   string        `json:"runId"` // changes with each restart
 	Uptime  time.Duration `json:"uptimeNanoseconds"`
 
 	UsedMemory  int64  `json:"usedMemoryBytes"`
@@ -50,29 +47,29 @@ type Info struct {
 	Misses       int64 `json:"keyspaceMisses"`
 
 	Clients    int64 `json:"connectedClients"`
-	MaxClients int64 `json:"maxClients"` // 0: not told
+	MaxClients int64 `json:"maxClients"` // 0: unknown
 	Blocked    int64 `json:"blockedClients"`
-	Turned     int64 `json:"rejectedConnections"` // turned away at MaxClients
+	Rejected   int64 `json:"rejectedConnections"` // refused because of MaxClients
 
 	Loading        bool      `json:"loading"`
 	AOF            bool      `json:"aofEnabled"`
-	AOFWrite       string    `json:"aofLastWriteStatus"` // ok, err; "" where it is not told
+	AOFWrite       string    `json:"aofLastWriteStatus"` // ok, err; "" if unknown
 	AOFRewrite     string    `json:"aofLastRewriteStatus"`
 	Save           string    `json:"rdbLastSaveStatus"`
 	LastSave       time.Time `json:"rdbLastSave"` // Redis's start if it never saved
 	UnsavedChanges int64     `json:"rdbChangesSinceLastSave"`
 
-	Role        string    `json:"role"` // master or slave, in Redis's words
+	Role        string    `json:"role"` // master or slave, as INFO says
 	Replicas    []Replica `json:"replicas,omitempty"`
 	PrimaryLink string    `json:"primaryLink,omitempty"` // of a replica: up or down
 }
 
-// Replica is one that a primary knows of.
+// Replica is a replica in a primary's INFO.
 type Replica struct {
 	Addr  string        `json:"addr"`
 	State string        `json:"state"`          // online, or on the way there
-	Lag   time.Duration `json:"lagNanoseconds"` // since it last acknowledged: whole seconds, one is usual
-	Bytes int64         `json:"lagBytes"`       // that it has not acknowledged
+	Lag   time.Duration `json:"lagNanoseconds"` // since its last acknowledgement, in whole seconds; one is normal
+	Bytes int64         `json:"lagBytes"`       // not acknowledged
 }
 
 // Config is CONFIG GET.
@@ -98,11 +95,11 @@ type SlowLog struct {
 	newest  int64       // id of the newest entry of any duration; -1 if there is none
 }
 
-// SlowCommand is how long a command takes that is called slow: everyone else's
-// commands wait for it.
+// SlowCommand is the duration from which a command counts as slow: all other commands wait
+// for it.
 const SlowCommand = 10 * time.Millisecond
 
-// SlowEntry is one slow command, without what it was about.
+// SlowEntry is one slow command, without its arguments.
 type SlowEntry struct {
 	ID      int64         `json:"id"`
 	At      time.Time     `json:"at"` // by Redis's clock, whole seconds
@@ -115,7 +112,7 @@ type SlowEntry struct {
 // Subscribers is CLIENT LIST TYPE pubsub.
 type Subscribers struct {
 	Count   int   `json:"count"`
-	Largest int64 `json:"largestBufferBytes"` // what waits for the slowest of them
-	Own     int64 `json:"ownBufferBytes"`     // what waits for the connection of that name
+	Largest int64 `json:"largestBufferBytes"` // output buffer of the slowest
+	Own     int64 `json:"ownBufferBytes"`     // output buffer of the connection with that name
 	Found   bool  `json:"ownFound"`           // there is a connection of that name
 }

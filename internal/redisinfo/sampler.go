@@ -13,7 +13,7 @@ import (
 
 // Options configures a Sampler. The zero value works.
 type Options struct {
-	Every        time.Duration // between two looks, a tenth more or less; default 15 s
+	Every        time.Duration // between two samples, ± a tenth; default 15 s
 	Budget       time.Duration // the longest a round trip may take; default 300 ms
 	Subscriber   string        // client name of this node's subscription; default none
 	WaitReplicas int           // as in Circumstances
@@ -23,14 +23,14 @@ type Options struct {
 	Log    *slog.Logger // default: nothing is logged
 }
 
-// Sampler looks at Redis again and again. While Redis is down its Status keeps
-// the last Report, which has an age.
+// Sampler examines Redis periodically. While Redis is down its Status keeps the last
+// Report, with its age.
 type Sampler struct {
 	// Static after construction.
 	rdb redis.UniversalClient
 	o   Options
 
-	looking sync.Mutex // held by whoever looks: one at a time
+	looking sync.Mutex // held during a sample: one at a time
 
 	// Guarded by looking.
 	tried   time.Time // when the last look began
@@ -42,16 +42,16 @@ type Sampler struct {
 	status Status // guarded by mu
 }
 
-// Status is what is known of Redis.
+// Status is the last known state of Redis.
 type Status struct {
-	Report   Report // the last that could be had; its At is zero if there was none
+	Report   Report // the last successful one; its At is zero before the first
 	Err      error  // why the last look failed; nil if it did not
 	Findings []Finding
 	Ratios   map[string]Ratio // hit ratios of the last ten minutes, by cache
 	Slow     uint64           // slow commands seen in the slow log since the sampler's first look
 }
 
-// Age is how old the report is; 0 if there is none.
+// Age returns the age of the report; 0 without a report.
 func (s Status) Age() time.Duration {
 	if s.Report.At.IsZero() {
 		return 0
@@ -59,8 +59,8 @@ func (s Status) Age() time.Duration {
 	return time.Since(s.Report.At)
 }
 
-// NewSampler returns a sampler; Run makes it work. rdb must not retry and must
-// heed the context's deadline.
+// NewSampler returns a sampler, which Run starts. rdb must not retry and must respect the
+// context's deadline.
 func NewSampler(rdb redis.UniversalClient, o Options) *Sampler {
 	if o.Every <= 0 {
 		o.Every = 15 * time.Second
@@ -74,19 +74,19 @@ func NewSampler(rdb redis.UniversalClient, o Options) *Sampler {
 	return &Sampler{rdb: rdb, o: o, alarms: map[string]*alarm{}}
 }
 
-// Status returns what is known, without asking Redis.
+// Status returns the last known state without a call to Redis.
 func (s *Sampler) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
-// Ping is one round trip to Redis, now.
+// Ping returns the duration of one round trip to Redis.
 func (s *Sampler) Ping(ctx context.Context) (time.Duration, error) {
 	return Ping(ctx, s.rdb, s.o.Budget)
 }
 
-// Run looks at once and then every Options.Every, until ctx ends.
+// Run takes a sample at once and then every Options.Every, until ctx ends.
 func (s *Sampler) Run(ctx context.Context) {
 	for {
 		_ = s.Look(ctx) // kept in Status
@@ -100,22 +100,22 @@ func (s *Sampler) Run(ctx context.Context) {
 	}
 }
 
-// jitter keeps nodes that were started together from asking together.
+// jitter spreads the samples of nodes that were started together.
 func jitter(d time.Duration) time.Duration {
 	return d*9/10 + rand.N(d/5+1)
 }
 
-// Look looks once and logs what has changed: each finding that is worse than
-// before at warning level, each that is well again, and new slow commands, each
-// once by each node (32 a look at most; what a burst of more pushes out goes unseen).
+// Look takes one sample and logs changes: each finding that became worse (warning), each
+// that is well again, and new slow commands, each once per node. It reads at most 32
+// entries of the slow log; a larger burst is not seen completely.
 func (s *Sampler) Look(ctx context.Context) error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	return s.lookLocked(ctx)
 }
 
-// Fresh is Status after a look, unless one has begun within that time. However
-// many ask, one looks; the others wait for it only if nothing is known yet.
+// Fresh is Status after a new sample, unless the last one began within that time. Of
+// concurrent callers one takes the sample; the others wait only if there is no report yet.
 func (s *Sampler) Fresh(ctx context.Context, within time.Duration) Status {
 	if s.Status().Report.At.IsZero() {
 		s.looking.Lock()
@@ -166,15 +166,15 @@ func (s *Sampler) point(r Report) point {
 	return p
 }
 
-// slowSeen tells new entries of the slow log from those already seen.
+// slowSeen separates new entries of the slow log from those already logged.
 type slowSeen struct {
 	runID  string
 	newest int64 // id
 	begun  bool
 }
 
-// news returns the slow commands since the last call, oldest first; on the first
-// call none: what was slow before the start is not news.
+// news returns the slow commands since the last call, oldest first. The first call returns
+// none: commands before the start are not new.
 func (s *slowSeen) news(r Report) (entries []SlowEntry) {
 	if r.SlowLog == nil {
 		return nil
@@ -184,7 +184,7 @@ func (s *slowSeen) news(r Report) (entries []SlowEntry) {
 		runID = r.Info.RunID
 	}
 	if !s.begun || runID != s.runID {
-		s.newest = -1 // ids begin anew, at 0
+		s.newest = -1 // after a restart ids begin at 0
 	}
 	if s.begun {
 		for _, e := range r.SlowLog.Entries {
@@ -197,18 +197,18 @@ func (s *slowSeen) news(r Report) (entries []SlowEntry) {
 	return entries
 }
 
-// alarm is what has been said of one finding.
+// alarm is what has been logged about one finding.
 type alarm struct {
 	said Level // the worst since it was last well
-	well int   // looks in a row at which it was well
+	well int   // consecutive samples in which it was well
 }
 
-// calm is how often a finding must be well in a row until that is said, so that
-// one that comes and goes is not said each time.
+// calm is how many consecutive samples a finding must be well before that is logged, so
+// that a flapping finding is not logged each time.
 const calm = 3
 
-// tell logs what is worse than was said before. What could merely be better at
-// the start is one line: `gateway doctor` says more.
+// tell logs findings that are worse than logged before. At the start all warnings together
+// are one line; `gateway doctor` gives details.
 func (s *Sampler) tell(found []Finding, first bool) {
 	var better []string
 	for _, f := range found {

@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// slowLog keeps of Redis's slow log what names no user and no payload.
+// slowLog converts Redis's slow log without user ids and payloads.
 func slowLog(entries []redis.SlowLog) *SlowLog {
 	l := &SlowLog{newest: -1}
 	for _, e := range entries {
@@ -22,7 +22,7 @@ func slowLog(entries []redis.SlowLog) *SlowLog {
 	return l
 }
 
-// describe tells which command it was, and a pattern of its first key.
+// describe returns the command's name and a pattern of its first key.
 func describe(args []string) (command, key string) {
 	command = word(args[0])
 	switch {
@@ -36,7 +36,8 @@ func describe(args []string) (command, key string) {
 	return command, ""
 }
 
-// word is a command's name, and never what someone sent in the place of one.
+// word returns a command's name if it looks like one; a client may have sent a secret in
+// its place.
 func word(arg string) string {
 	if !commandName.MatchString(arg) {
 		return "?"
@@ -46,13 +47,13 @@ func word(arg string) string {
 
 var commandName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,31}$`)
 
-// containers are the commands whose second word belongs to their name.
+// containers are the commands with subcommands, whose second word belongs to the name.
 var containers = strings.Fields(`ACL CLIENT CLUSTER COMMAND CONFIG FUNCTION LATENCY MEMORY MODULE OBJECT PUBSUB SCRIPT SLOWLOG XGROUP XINFO`)
 
 var scripts = strings.Fields(`EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO`)
 
-// keyFirst are the commands whose first argument is known to be a key; of any
-// other nothing is told but its name.
+// keyFirst are the commands whose first argument is a key. Of other commands only the name
+// is kept.
 var keyFirst = strings.Fields(`
 	APPEND BITCOUNT COPY DECR DECRBY DEL DUMP EXISTS EXPIRE EXPIREAT EXPIRETIME GET GETDEL GETEX GETRANGE GETSET
 	HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HMSET HRANDFIELD HSCAN HSET HSETNX HSTRLEN HVALS INCR INCRBY INCRBYFLOAT
@@ -64,9 +65,9 @@ var keyFirst = strings.Fields(`
 
 var namespaced = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]{0,31}):(?:.*\}(:[a-z][a-z-]{0,15})$)?`)
 
-// keyPattern keeps a key's namespace, and what follows its hash tag: of
-// `user:{42}:log` `user:{…}:log`, of `session:5f…` `session:…`. A key without a
-// namespace is nobody's business.
+// keyPattern keeps a key's namespace and what follows its hash tag: `user:{…}:log` for
+// `user:{42}:log`, `session:…` for `session:5f…`, and nothing of a key without a
+// namespace.
 func keyPattern(key string) string {
 	m := namespaced.FindStringSubmatch(key)
 	switch {

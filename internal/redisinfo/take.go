@@ -15,7 +15,7 @@ import (
 type TakeOptions struct {
 	Budget     time.Duration // the longest that one round trip may take; default 300 ms
 	Probes     int           // round trips that are timed; default 3
-	Subscriber string        // client name of the subscription whose buffer is meant; default none
+	Subscriber string        // client name of the subscription whose buffer is reported; default none
 }
 
 func (o TakeOptions) withDefaults() TakeOptions {
@@ -28,12 +28,10 @@ func (o TakeOptions) withDefaults() TakeOptions {
 	return o
 }
 
-// Take looks at Redis: Probes short round trips, then everything else in one.
-// It fails if Redis does not answer within the budget or cannot work (it is
-// loading, or a script holds it); what Redis refuses to tell is left out.
-//
-// rdb must heed the context's deadline (ContextTimeoutEnabled), without which the
-// budget means nothing.
+// Take makes a Report: Probes short round trips, then one for everything else. It fails if
+// Redis does not answer within the budget or cannot work (loading, or blocked by a
+// script). Sections that Redis refuses are left out. rdb must respect the context's
+// deadline (ContextTimeoutEnabled), or the budget has no effect.
 func Take(ctx context.Context, rdb redis.UniversalClient, o TakeOptions) (Report, error) {
 	o = o.withDefaults()
 	r := Report{At: time.Now()}
@@ -46,7 +44,7 @@ func Take(ctx context.Context, rdb redis.UniversalClient, o TakeOptions) (Report
 	return r, nil
 }
 
-// Ping is the time of one round trip.
+// Ping returns the duration of one round trip.
 func Ping(ctx context.Context, rdb redis.UniversalClient, budget time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -79,24 +77,24 @@ func (r *Report) probe(ctx context.Context, rdb redis.UniversalClient, o TakeOpt
 	return nil
 }
 
-// askTime supposes that Redis looked at its clock half-way through.
+// askTime assumes that Redis read its clock half-way through the round trip.
 func askTime(ctx context.Context, rdb redis.UniversalClient, budget time.Duration) (took, clock time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	began := time.Now()
 	theirs, err := rdb.Time(ctx).Result()
 	took = time.Since(began)
-	// Stripped of its monotonic part, or a step of our clock would go unseen.
+	// Without the monotonic part, which would hide a step of this node's clock.
 	return took, theirs.Sub(began.Round(0).Add(took / 2)), err
 }
 
-// slowLogPage is how many entries are read at once: they carry arguments, so a
-// full log can be large.
+// slowLogPage is how many entries are read: they carry arguments, so a full log can be
+// large.
 const slowLogPage = 32
 
 var configNames = []string{"appendfsync", "save", "slowlog-log-slower-than", "client-output-buffer-limit", "notify-keyspace-events"}
 
-// ask gets everything but the time, in one round trip.
+// ask reads everything but the time, in one round trip.
 func (r *Report) ask(ctx context.Context, rdb redis.UniversalClient, o TakeOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, o.Budget)
 	defer cancel()
@@ -141,12 +139,11 @@ func (r *Report) refuse(command string) {
 	}
 }
 
-// cannotWork are the beginnings of Redis's errors that are about Redis, not
-// about the command.
+// cannotWork are prefixes of Redis's errors about the server's state, not the command.
 var cannotWork = []string{"LOADING", "BUSY", "MASTERDOWN", "NOAUTH", "WRONGPASS", "CLUSTERDOWN"}
 
-// refused reports whether Redis answered that this command is not for us: not
-// permitted, renamed, unknown, or with other arguments in this version.
+// refused reports whether Redis refused the command: not permitted, renamed, unknown, or
+// with other arguments in this version.
 func refused(err error) bool {
 	var reply redis.Error
 	if !errors.As(err, &reply) {

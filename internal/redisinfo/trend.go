@@ -10,25 +10,25 @@ import (
 // window is how far back a Trend looks.
 const window = 10 * time.Minute
 
-// Trend is what several looks at Redis tell that one cannot.
+// Trend is what only several samples show.
 type Trend struct {
 	FewestClients int64            // connected at once, within the window
 	Ratios        map[string]Ratio // by cache, within the window
 }
 
-// grown is the rule for clients: twice the fewest of the last ten minutes, and
-// more than a hundred above it.
+// grown reports a growing number of clients: over twice the minimum of the last ten
+// minutes, and over a hundred more.
 func (t *Trend) grown(clients int64) bool {
 	return clients >= 2*t.FewestClients && clients > t.FewestClients+100
 }
 
-// Ratio is how many lookups of a cache found something.
+// Ratio is the hit ratio of a cache.
 type Ratio struct {
 	Lookups int64 `json:"lookups"`
 	Hits    int64 `json:"hits"`
 }
 
-// Share is from 0 to 1; ok is false as long as too few have been looked up.
+// Share returns the ratio, 0 to 1; ok is false while there were too few lookups.
 func (r Ratio) Share() (share float64, ok bool) {
 	return float64(r.Hits) / float64(max(r.Lookups, 1)), r.Lookups >= enoughLookups
 }
@@ -44,7 +44,7 @@ const (
 // lookups are a cache's counters.
 type lookups struct{ hits, misses int64 }
 
-// point is what a Trend is made of.
+// point is one sample of a history.
 type point struct {
 	at      time.Time
 	runID   string
@@ -55,8 +55,8 @@ type point struct {
 // history is the points of the window, oldest first.
 type history []point
 
-// with adds a point and drops those that are too old, and all those of another
-// run of Redis, whose counters began anew.
+// with adds a point, and drops those that are too old or from before a restart of Redis,
+// which resets its counters.
 func (h history) with(p point) history {
 	h = slices.DeleteFunc(h, func(old point) bool { return p.at.Sub(old.at) > window || old.runID != p.runID })
 	return append(h, p)
@@ -79,8 +79,8 @@ func (h history) trend() *Trend {
 	return t
 }
 
-// examineHitRatios has one finding per cache. Without a trend it judges Redis's
-// own counters since its start.
+// examineHitRatios returns one finding per cache. Without a trend it uses Redis's counters
+// since its start.
 func examineHitRatios(i *Info, t *Trend) (found []Finding) {
 	var ratios map[string]Ratio
 	switch {
@@ -95,9 +95,9 @@ func examineHitRatios(i *Info, t *Trend) (found []Finding) {
 	return found
 }
 
-// examineHitRatio judges a cache. Redis's own lookups are no cache's: Herald looks
-// for each new user, Idempotency-Key and subject of a limit before there is one,
-// and misses by design. So a low share of those is shown, and is no alarm.
+// examineHitRatio checks a cache. Redis's own ratio is shown without an alarm: Herald
+// looks up each new user, Idempotency-Key and rate-limit subject before it exists, so it
+// misses by design.
 func examineHitRatio(name string, r Ratio) Finding {
 	f := Finding{Name: checkHitRatio + " of " + name}
 	advice := "let its entries live longer, or cache less: below 80 % it costs more than it saves"

@@ -185,7 +185,7 @@ var (
 	descRedisClients   = redisDesc("connected_clients", "Client connections.")
 	descRedisMax       = redisDesc("maxclients", "Maximum of client connections.")
 	descRedisBlocked   = redisDesc("blocked_clients", "Clients that wait in a blocking command.")
-	descRedisTurned    = redisDesc("rejected_connections_total", "Connections refused because of maxclients.")
+	descRedisRejected  = redisDesc("rejected_connections_total", "Connections refused because of maxclients.")
 	descRedisEvicted   = redisDesc("evicted_keys_total", "Keys evicted because memory was full.")
 	descRedisExpired   = redisDesc("expired_keys_total", "Expired keys.")
 	descRedisHits      = redisDesc("keyspace_hits_total", "Lookups that found their key.")
@@ -264,7 +264,7 @@ func collectInfo(ch chan<- prometheus.Metric, i redisinfo.Info) {
 		send(prometheus.GaugeValue, d, v)
 	}
 	for d, v := range map[*prometheus.Desc]int64{
-		descRedisTurned: i.Turned, descRedisEvicted: i.EvictedKeys, descRedisExpired: i.ExpiredKeys,
+		descRedisRejected: i.Rejected, descRedisEvicted: i.EvictedKeys, descRedisExpired: i.ExpiredKeys,
 		descRedisHits: i.Hits, descRedisMisses: i.Misses,
 	} {
 		send(prometheus.CounterValue, d, float64(v))

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// sessionID is the session's id in a cookie's value, as it is in the Cookie
-// field: percent-encoded or not.
+// sessionID returns the session's id in a cookie value, percent-encoded or not.
 func (s *Store) sessionID(cookie string) (id string, ok bool) {
 	id = cookie
 	if s.format == Express {
@@ -20,9 +19,8 @@ func (s *Store) sessionID(cookie string) (id string, ok bool) {
 	return id, validID(id)
 }
 
-// unsign does what express-session does with the cookie, and gives what stands
-// before the signature if any of the secrets has made it. Each is tried, so that
-// time does not tell which.
+// unsign verifies the cookie as express-session does, and returns the part before the
+// signature. It tries every secret, so that timing does not reveal which one signed.
 func (s *Store) unsign(cookie string) (id string, ok bool) {
 	if decoded, err := url.PathUnescape(cookie); err == nil {
 		cookie = decoded

@@ -10,9 +10,8 @@ import (
 	"herald/sessions"
 )
 
-// Pattern is where a Redis with keyspace notifications tells what happens to
-// sessions (redis.io, "Redis keyspace notifications"), as PSUBSCRIBE takes it.
-// Without notifications nothing is ever said there.
+// Pattern returns the PSUBSCRIBE pattern of keyspace notifications about sessions
+// (redis.io, "Redis keyspace notifications"). Without notifications it stays silent.
 func (s *Store) Pattern(db int) string {
 	escaped := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(s.prefix)
 	return keyspace(db) + escaped + "*"
@@ -20,13 +19,12 @@ func (s *Store) Pattern(db int) string {
 
 func keyspace(db int) string { return "__keyspace@" + strconv.Itoa(db) + "__:" }
 
-// Changed returns the handle of the session that a message on a channel of
-// Pattern is about, if the event may have ended the session or given it to
-// another user. Anyone with access to Redis may publish there: it is a reason to
-// ask, and no answer.
+// Changed returns the handle of the session in a message of Pattern, if the event may have
+// ended the session or changed its user. Any program with access to Redis can publish
+// there, so the caller must look the session up.
 func (s *Store) Changed(channel, event string) (handle string, ok bool) {
 	switch event {
-	case "expire", "persist": // its life is another, and its expiry an event of its own
+	case "expire", "persist": // only the lifetime changed; an expiry has its own event
 		return "", false
 	}
 	at := strings.Index(channel, "__:")
@@ -40,8 +38,8 @@ func (s *Store) Changed(channel, event string) (handle string, ok bool) {
 	return sessions.Handle(id), true
 }
 
-// Notified reports whether Redis tells at once when a session is deleted or
-// expires. It fails where CONFIG is refused, as it is by many hosted ones.
+// Notified reports whether Redis sends keyspace notifications when a session is deleted or
+// expires. It fails where CONFIG is refused, as on many managed servers.
 func (s *Store) Notified(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()

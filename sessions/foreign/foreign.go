@@ -1,17 +1,12 @@
-// Package foreign reads the log-in sessions that another program keeps in
-// Redis: a string of JSON at <prefix><id>, with the user's id somewhere in it
-// and the key's expiry as the session's.
-//
-// The program that writes them decides everything: a session is live while its
-// key exists and names a user, and nothing is written here but, with
-// Options.Slide, the key's expiry. connect-redis renews only that when a session
-// is used, never the JSON, so cookie.expires in it is as old as the last change
-// and means nothing.
-//
-// The id is a secret that whoever reads Redis can use: it stands in the key.
-// Outside this package only the handle is known, the hex SHA-256 of the id. A
-// Store keeps in memory the ids of the sessions that were used lately or are
-// held by a connection (Forget), because the handle does not lead to the key.
+// Package foreign reads the log-in sessions of another program in Redis: a JSON string at
+// <prefix><id>, with the user's id in it and the key's expiry as the session's. A session
+// is live while its key exists and names a user. This package writes nothing but, with
+// Options.Slide, the key's expiry. connect-redis renews only that on use, never the JSON,
+// so cookie.expires in it is as old as the last change and is ignored. The id is a secret
+// and part of the key, so any reader of Redis can use it. Outside this package a session
+// is named by its handle, the hex SHA-256 of the id. A Store remembers the ids of sessions
+// that were used recently or have a connection (Forget), because a key cannot be computed
+// from a handle.
 package foreign
 
 import (
@@ -38,11 +33,11 @@ const (
 	Express Format = "express"
 )
 
-// Limits on what is taken for a session.
+// Limits of a session.
 const (
 	MinIDBytes = 8
-	MaxIDBytes = 256      // of [A-Za-z0-9_-], so that an id can be nothing but the end of a key
-	MaxBytes   = 64 << 10 // of a session's JSON; one that is longer is none
+	MaxIDBytes = 256      // of [A-Za-z0-9_-], so that an id cannot change the meaning of a key
+	MaxBytes   = 64 << 10 // of a session's JSON; a longer one counts as no session
 	MinSecret  = 8        // bytes of a cookie secret
 )
 
@@ -51,23 +46,20 @@ type Options struct {
 	Prefix   string        // of the keys; default session: or sess:, by the format
 	UserPath string        // where the user's id is, names joined by dots; default userId or passport.user
 	Secrets  []string      // Express: any of these may have signed the cookie
-	Slide    time.Duration // a use lengthens the key's life to this, but gives none to a key without; default 0: nothing is written
+	Slide    time.Duration // a use extends the key's TTL to this, unless the key has no TTL; default 0: nothing is written
 	Budget   time.Duration // longest that one Redis call may take; default 400 ms
 }
 
-// Session is what is known of a live session.
+// Session is a live session.
 type Session struct {
 	Handle, UserID string
 	ExpiresAt      time.Time // by Redis's clock, in ms, UTC; zero: the key has no expiry
 }
 
-// Store is the sessions that another program keeps in one Redis. It is safe for
-// concurrent use and holds nothing that needs closing; the client stays the
-// caller's.
-//
-// Its errors are those of package sessions: ErrNotFound for what is no live
-// session or not even of the right form, redisx.ErrUnavailable when Redis did not
-// answer, which says nothing about the session.
+// Store reads the sessions of another program in one Redis. It is safe for concurrent use
+// and needs no closing; the caller owns the client. Its errors are sessions.ErrNotFound
+// for a session that is not live or has the wrong form, and redisx.ErrUnavailable if Redis
+// did not answer, which says nothing about the session.
 type Store struct {
 	// Static after construction.
 	rdb    redis.UniversalClient
@@ -85,12 +77,12 @@ type Store struct {
 // known is a session that was used through this Store.
 type known struct {
 	id    string
-	users []string // whom it named when it was used: one, unless it was given to another
+	users []string // users that it named when it was used: one, unless it changed hands
 	used  time.Time
 }
 
-// New returns a Store on rdb, which must not retry and must heed contexts
-// (ContextTimeoutEnabled). It does not speak to Redis.
+// New returns a Store on rdb, which must not retry and must respect contexts
+// (ContextTimeoutEnabled). It does not call Redis.
 func New(rdb redis.UniversalClient, format Format, o Options) *Store {
 	prefix, path := "session:", "userId"
 	if format == Express {
@@ -113,9 +105,9 @@ func New(rdb redis.UniversalClient, format Format, o Options) *Store {
 	return s
 }
 
-// Use is for a request that shows its cookie: it returns the live session, and
-// slides its expiry if Options.Slide says so. A cookie that is not of the right
-// form, or not signed, is ErrNotFound without asking Redis.
+// Use returns the live session of a cookie and extends its expiry by Options.Slide. A
+// cookie of the wrong form, or without a valid signature, is ErrNotFound without a call to
+// Redis.
 func (s *Store) Use(ctx context.Context, cookie string) (Session, error) {
 	id, session, err := s.find(ctx, cookie, s.slide)
 	if err != nil {
@@ -158,7 +150,7 @@ func (s *Store) decode(id string, r row) (Session, bool) {
 // Forever is how far ahead Expiries puts the end of a session that has none.
 const Forever = 100 * 365 * 24 * time.Hour
 
-// group is how many sessions one call asks for at most.
+// group is the most sessions of one call.
 const group = 250
 
 // Expiries returns, for each session, when it expires unless it is used before;

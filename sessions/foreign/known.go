@@ -7,8 +7,8 @@ import (
 	"herald/sessions"
 )
 
-// memory is how long a session is known after its use without a connection that
-// holds it: longer than any request takes to become a connection.
+// memory is how long a session is remembered after its use without a connection: longer
+// than a request takes to become one.
 const memory = time.Minute
 
 func (s *Store) remember(id string, session Session) {
@@ -25,7 +25,7 @@ func (s *Store) remember(id string, session Session) {
 	}
 }
 
-// ids returns the id of each session, "" of one that is not known.
+// ids returns the id of each session, "" if it is not remembered.
 func (s *Store) ids(held []sessions.Ref) []string {
 	ids := make([]string, len(held))
 	s.mu.Lock()
@@ -38,8 +38,8 @@ func (s *Store) ids(held []sessions.Ref) []string {
 	return ids
 }
 
-// Users returns whom a session named when it was used here; nobody if it was not
-// used lately and no connection holds it.
+// Users returns the users that a session named when it was used here; none if it was not
+// used recently and has no connection.
 func (s *Store) Users(handle string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,9 +49,8 @@ func (s *Store) Users(handle string) []string {
 	return nil
 }
 
-// Forget drops what is known of sessions that no connection holds and that have
-// not been used for a minute. It must be called now and then, or memory grows
-// with every session that is ever used.
+// Forget drops sessions without a connection that were not used for a minute. It must be
+// called periodically, or memory grows with every session that is used.
 func (s *Store) Forget(held map[string]bool) {
 	old := time.Now().Add(-memory)
 	s.mu.Lock()

@@ -16,17 +16,16 @@ var readLua string
 
 var readScript = redis.NewScript(readLua)
 
-// answerBytes bounds one answer, so that a call's budget lasts for it.
+// answerBytes bounds one reply, so that it fits into a call's budget.
 const answerBytes = 1 << 20
 
-// row is what Redis holds of a session; the zero value: none.
+// row is a session in Redis; the zero value means none.
 type row struct {
 	value   []byte
 	expires time.Time
 }
 
-// read asks for the sessions of some keys and returns the first of them, at
-// least one.
+// read reads the sessions of some keys. It returns a prefix of them, at least one.
 func (s *Store) read(ctx context.Context, keys []string, slide time.Duration) ([]row, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()
@@ -46,7 +45,7 @@ func (s *Store) read(ctx context.Context, keys []string, slide time.Duration) ([
 	return rows, nil
 }
 
-// parseRow names only types in its error: values are anybody's data.
+// parseRow names only types in its errors: values may be secret.
 func parseRow(v any) (row, error) {
 	if v == nil {
 		return row{}, nil

@@ -6,9 +6,9 @@ import (
 	"herald/notify"
 )
 
-// userAt is the user's id in a session: at the path, through objects only, a
-// string or an integer, and one that can be a user id here. Of a name that is
-// there twice the last counts, as it does for JSON.parse.
+// userAt returns the user's id in a session: a string or an integer at the path, through
+// objects only, that is a valid user id. Of a repeated name the last counts, as in
+// JSON.parse.
 func userAt(value []byte, path []string) (userID string, ok bool) {
 	for _, name := range path {
 		var members map[string]json.RawMessage
@@ -26,8 +26,8 @@ func userAt(value []byte, path []string) (userID string, ok bool) {
 	return userID, notify.ValidUserID(userID)
 }
 
-// integer reports whether a JSON text is a whole number without a sign, fraction
-// or exponent, so that its digits are what any program would call it.
+// integer reports whether a JSON text is an integer without sign, fraction or exponent,
+// whose digits are the same for every program.
 func integer(text string) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] < '0' || text[i] > '9' {
