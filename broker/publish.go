@@ -97,6 +97,9 @@ func readReceipt(outcome, number string) (Receipt, error) {
 	case outcomeLeftOut:
 		return Receipt{LeftOut: true}, nil
 	}
+	if outcome == "0" && n < 0 { // a skip that 0.1.0 stored with an idempotency key
+		return Receipt{Skip: notify.Skip(-n)}, nil
+	}
 	id, err := strconv.ParseInt(outcome, 10, 64)
 	return Receipt{ID: notify.ID(id), Nodes: n}, err
 }
