@@ -19,7 +19,7 @@ import (
 func TestIdle(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		const messages, size = 5000, 1000
-		b := New(rdb, Options{Budget: patience})
+		b := New(rdb, Options{Budget: patience, CanaryEvery: patience}) // a renewed subscription would lose messages
 		events := make(chan string, 100*messages)
 		subscribed := make(chan struct{}, 1)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -167,6 +167,7 @@ func TestAPolledSessionThatEndsClosesWith4002(t *testing.T) {
 		n.sessions["handle"] = time.Now().Add(time.Hour)
 		c := n.connect(Admission{Session: "handle", Expires: time.Now().Add(time.Hour)})
 		c.expect("hello 0")
+		synctest.Wait() // the check at the join has found the session
 		n.set(func() { delete(n.sessions, "handle") })
 		c.expect("opcode 9", "bye 4002", "close 4002") // a ping at 25 s, the check at 30 s
 	})

@@ -78,7 +78,7 @@ func packAll(items []Item) (keys []string, whens, entries []byte) {
 		}
 		whens = append(whens, ',')
 		whens = strconv.AppendInt(whens, int64(len(entries)-before), 10)
-		whens = append(whens, ';')
+		whens = append(append(append(whens, ','), d.UserID...), ';') // a user id holds neither ',' nor ';'
 	}
 	return keys, whens, entries
 }
@@ -124,10 +124,14 @@ func (s *Scheduler) evalAdd(ctx context.Context, keys []string, args ...any) ([]
 	if err != nil {
 		return nil, err
 	}
+	v, err := script.StringSlice()
+	if err != nil || v[0] != "added" { // nothing was written
+		return v, err
+	}
 	if n, err := wait.Int(); err != nil || n < s.o.WaitReplicas {
 		return nil, errors.Join(fmt.Errorf("%d of %d replicas acknowledged", n, s.o.WaitReplicas), err)
 	}
-	return script.StringSlice()
+	return v, nil
 }
 
 // placed parses the ids and wakes the worker if one is due before its next poll.

@@ -5,8 +5,8 @@
 -- ARGV  1 deadline by Redis's clock, Unix ms: after it the publisher has already
 --         answered 503, so the script refuses
 --       2 maximum entries of a user
---       3 for each notification "<when>,<bytes of its entry>;"; when: Unix ms,
---         or '+' and ms from now
+--       3 for each notification "<when>,<bytes of its entry>,<user>;"; when: Unix
+--         ms, or '+' and ms from now
 --       4 the concatenated entries
 --       5 '' or the token that the record's field token must have. Then the ids
 --         are stored in its field scheduled. If it is set already, by an earlier
@@ -53,21 +53,21 @@ if ARGV[6] ~= '' then
   pending = string.format('?%d %d\n', #ARGV[6], #(record or '')) .. ARGV[6] .. (record or '')
 end
 
-local user = function(k) return string.sub(KEYS[k], 7, -12) end -- user:{id}:scheduled
-local has = {}
-for k = 1, count, 2 do
-  has[KEYS[k]] = (has[KEYS[k]] or call('HLEN', KEYS[k])) + 1
-  if has[KEYS[k]] > tonumber(ARGV[2]) then
-    return {'full', ts, user(k)}
+local has, k = {}, 1
+for user in string.gmatch(ARGV[3], ',([^,;]*);') do
+  has[user] = (has[user] or call('HLEN', KEYS[k])) + 1
+  if has[user] > tonumber(ARGV[2]) then
+    return {'full', ts, user}
   end
+  k = k + 2
 end
 
 local k, from = 1, 1
-for after, when, size in string.gmatch(ARGV[3], '(%+?)(%d+),(%d+);') do
+for after, when, size, user in string.gmatch(ARGV[3], '(%+?)(%d+),(%d+),([^;]*);') do
   local at = after == '+' and now + when or math.max(tonumber(when), now)
   local id
   repeat -- the id is taken: accepted in the same µs, or before a clock step back
-    id = string.format('%013d-%016d%03d-%s', at, micros, (k - 1) / 2, user(k))
+    id = string.format('%013d-%016d%03d-%s', at, micros, (k - 1) / 2, user)
     micros = micros + 1
   until call('HEXISTS', KEYS[k], id) == 0
   micros = micros - 1

@@ -1,7 +1,9 @@
 -- Claims a shard for a node, or extends its claim, and returns the due entries. If
 -- nothing is due, it releases the claim. It removes due ids whose entries are gone,
 -- because they were published. It resolves pending entries (entry.go): with a commit
--- key they become ordinary entries, without one they are removed.
+-- key they become ordinary entries, without one they are removed. If the request has a
+-- record, its field scheduled must list the entry too: an entry that is not listed is
+-- left over from an attempt that was taken back, and a later one scheduled it again.
 --
 -- KEYS  1 the shard's lease   2 its due zset
 -- ARGV  1 node   2 lease, ms   3 maximum entries   4 bytes of entries after which
@@ -27,14 +29,16 @@ repeat
     if head then
       local key = string.sub(entry, #head + 1, #head + commit)
       record = string.sub(entry, #head + commit + 1, #head + commit + record)
-      if call('EXISTS', key) == 1 then
+      local listed = record == '' or
+        string.find(' ' .. (call('HGET', record, 'scheduled') or '') .. ' ', ' ' .. id .. ' ', 1, true)
+      if listed and call('EXISTS', key) == 1 then
         entry = string.sub(entry, #head + #key + #record + 1)
         call('HSET', hash, id, entry)
         call('ZADD', KEYS[2], string.sub(id, 1, 13), id)
       else
         call('HDEL', hash, id)
         removed = removed + 1
-        if record ~= '' then -- a repetition of the request schedules again
+        if listed and record ~= '' then -- a repetition of the request schedules again
           call('HDEL', record, 'scheduled')
         end
         entry = nil

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"herald/internal/redisx"
 	"herald/internal/testing/redistest"
 )
@@ -256,5 +258,54 @@ func TestRefusesWithoutEnoughReplicas(t *testing.T) {
 	s := New(rdb, "n", toList(rdb), Options{Budget: patience, WaitReplicas: 1, WaitTimeout: 20 * time.Millisecond})
 	if _, err := s.Add(t.Context(), []Item{item("a", `1`, time.Hour)}, Fence{}); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Errorf("without a replica: %v", err)
+	}
+}
+
+// A request whose pending entries were taken back in one shard is scheduled again: the
+// entries that are left in other shards are not delivered beside the new ones.
+func TestARetryWhileHalfIsTakenBackSchedulesEachOnce(t *testing.T) {
+	rdb := client(t, redistest.Start(t).Addr)
+	s := New(rdb, "n", toList(rdb), Options{Recheck: 20 * time.Millisecond})
+	items := []Item{item("a", "1", time.Second), item("b", "2", time.Second)}
+	if shardOf("a") == shardOf("b") {
+		t.Fatal("the users are in one shard")
+	}
+	rdb.HSet(t.Context(), "record", "token", 1)
+	first, err := s.AddPending(t.Context(), items, Fence{"record", 1}, "commit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, user := range []string{"a", "b"} { // the time to confirm them is over
+		rdb.ZAdd(t.Context(), dueKey(shardOf(user)), redis.Z{Score: 1, Member: first[i].ID})
+	}
+	if _, err := s.claim(t.Context(), shardOf("a")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.AddPending(t.Context(), items, Fence{"record", 1}, "commit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb.Set(t.Context(), "commit", 1, 0)
+	s.Confirm(t.Context(), again, "commit")
+	run(t, s)
+	for rdb.Exists(t.Context(), userKey("a"), userKey("b")).Val() > 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("entries are left")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if got := delivered(t, rdb); len(got) != 2 {
+		t.Errorf("delivered %q, want each once", got)
+	}
+}
+
+// The reason of a refusal does not depend on replicas: nothing was written.
+func TestAFullScheduleIsReportedWithoutReplicas(t *testing.T) {
+	rdb := client(t, redistest.Start(t).Addr)
+	s := New(rdb, "n", toList(rdb), Options{Budget: patience, MaxPerUser: 1, WaitReplicas: 1, WaitTimeout: 20 * time.Millisecond})
+	_, _ = s.Add(t.Context(), []Item{item("a", "1", time.Hour)}, Fence{})
+	var full *FullError
+	if _, err := s.Add(t.Context(), []Item{item("a", "2", time.Hour)}, Fence{}); !errors.As(err, &full) {
+		t.Errorf("got %v, want a FullError", err)
 	}
 }

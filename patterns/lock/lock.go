@@ -151,9 +151,6 @@ func setDefault(d *time.Duration, value time.Duration) {
 	}
 }
 
-// Quorum returns how many of how many nodes must answer.
-func (l *Locker) Quorum() (quorum, nodes int) { return l.quorum, len(l.nodes) }
-
 // Stats holds counters since New.
 type Stats struct {
 	Acquired    uint64 // locks acquired

@@ -146,6 +146,10 @@ func (r *reader) shim(name, script string) { r.write(name, "#!/bin/sh\n"+script+
 
 func (r *reader) write(name, text string) {
 	r.t.Helper()
+	// A child that another test forks meanwhile would hold the script open for writing,
+	// and executing it would fail with ETXTBSY.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o755); err != nil {
 		r.t.Fatal(err)
 	}
