@@ -20,7 +20,7 @@ type Receipt struct {
 }
 
 // Idempotency makes a publish happen once. The zero value means that each call
-// is a publish of its own.
+// is a separate publish.
 type Idempotency struct {
 	Client string // whose key it is: keys of different clients never meet
 	Key    string // as the client sent it

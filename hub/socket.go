@@ -68,7 +68,7 @@ type Socket struct {
 	queued int           // guarded by mu: bytes in queue
 	moved  int64         // guarded by mu: Unix ns when the queue began, or bytes last left it
 	single [1][]byte     // guarded by mu: memory of a corked queue's first element
-	room   chan struct{} // guarded by mu: made by awaitRoom, closed when there is room or the socket has ended
+	room   chan struct{} // guarded by mu: created by awaitRoom, closed when the queue has room or the socket has ended
 
 	// Owned by the wheel's goroutine, written before the socket is scheduled.
 	timer  timer

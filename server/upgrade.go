@@ -18,7 +18,7 @@ import (
 )
 
 // This file is the bridge from fasthttp to the WebSocket library, and the only place
-// that takes a connection away from fasthttp. Four things to know before a change:
+// that takes a connection away from fasthttp. Before a change, note:
 //
 //   - Accept takes net/http's types. The conversion of fasthttpadaptor aliases memory
 //     that the next request reuses, and collapses repeated headers; its Hijacker loses

@@ -25,7 +25,7 @@ type Report struct {
 	Config      *Config      `json:"config,omitempty"`
 	SlowLog     *SlowLog     `json:"slowLog,omitempty"`
 	Subscribers *Subscribers `json:"subscribers,omitempty"`
-	Refused     []string     `json:"notPermitted,omitempty"` // commands that Redis refused or does not know
+	Refused     []string     `json:"notPermitted,omitempty"` // commands that Redis refused or does not have
 }
 
 // Info is INFO.

@@ -237,7 +237,7 @@ func (c *loopConn) Write(p []byte) (int, error) { return writeNow(c.fd, p) }
 // drainStep is the argument of Conn.Drain.
 type drainStep func(write func([]byte) (int, error)) bool
 
-// Drain implements Conn. The step is stored before the event is asked for, and epoll
+// Drain implements Conn. The step is stored before the event is requested, and epoll
 // checks the connection's state when an event is modified, so no change is missed.
 func (c *loopConn) Drain(step func(write func([]byte) (int, error)) bool) {
 	c.store(step)

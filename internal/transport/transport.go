@@ -1,6 +1,6 @@
 // Package transport moves the bytes of many TCP connections at little cost: Listen
 // accepts them, Engine.Adopt takes one over from the HTTP server, and Conn writes
-// without waiting while event loops read. It does not know what the bytes say.
+// without waiting while event loops read. It does not interpret the bytes.
 //
 // On Linux an adopted connection has neither a goroutine nor a buffer while it is idle,
 // and system calls that cannot block are made without telling Go's scheduler. On other
