@@ -21,7 +21,7 @@ func banner(cfg config, addr string) string {
 		key, where = "$SECRET", "   (with a secret from HERALD_API_KEYS)"
 	}
 	fmt.Fprintf(&b, "  Publish%s\n", where)
-	fmt.Fprintf(&b, "    curl -X POST %s/notify -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' \\\n"+
+	fmt.Fprintf(&b, "    curl -X POST %s/notify -H \"Authorization: Bearer %s\" -H 'Content-Type: application/json' \\\n"+
 		"      -d '{\"userId\":\"alice\",\"message\":{\"text\":\"Hello, Alice\"}}'\n\n", base, key)
 	return b.String()
 }
