@@ -15,9 +15,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"herald/internal/redisx"
-
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 // Options of a Limiter. The zero value works.
@@ -28,7 +28,7 @@ type Options struct {
 
 	// Merge makes concurrent requests for one subject share a run of the script. It is
 	// for limits with few, busy subjects, such as API keys. New's rdb must then be a
-	// redis.UniversalClient. Without it each request is a script by itself, which a
+	// redis.UniversalClient, or New panics. Without Merge each request is a script by itself, which a
 	// redisx.Client sends together with other scripts.
 	Merge bool
 
@@ -79,6 +79,7 @@ func New(rdb redis.Scripter, scope string, limit Limit, o Options) *Limiter {
 	}
 	l.ask = l.window.ask
 	if o.Merge {
+		l.window.merge()
 		l.ask = l.window.merged
 	}
 	return l

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"time"
 
-	"herald/internal/redisx"
-
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 // windowKey: zset of one subject's admissions; score is the time in µs by Redis's clock,
@@ -38,13 +38,19 @@ type window struct {
 	limit  any // ARGV[1]
 	length any // ARGV[2]
 
-	group redisx.Group[*request] // of Options.Merge
+	// Of Options.Merge only.
+	pipeline redis.UniversalClient // rdb
+	group    redisx.Group[*request]
 }
 
 func newWindow(rdb redis.Scripter, limit Limit) *window {
-	w := &window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
+	return &window{rdb: rdb, limit: strconv.Itoa(limit.N), length: strconv.FormatInt(limit.Per.Microseconds(), 10)}
+}
+
+// merge prepares w for merged.
+func (w *window) merge() {
+	w.pipeline = w.rdb.(redis.UniversalClient)
 	w.group.MaxItems, w.group.Send = maxCosts, w.send
-	return w
 }
 
 // maxCosts bounds the costs of one run of the script, and so how long it keeps Redis's
@@ -83,7 +89,7 @@ func (w *window) send(ctx context.Context, items []*request) {
 		return
 	}
 	cmds := make([]*redis.Cmd, len(keys))
-	_, _ = w.rdb.(redis.UniversalClient).Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, _ = w.pipeline.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, key := range keys {
 			cmds[i] = windowScript.EvalSha(ctx, p, []string{key}, w.limit, w.length, costs(byKey[key]))
 		}
@@ -93,23 +99,23 @@ func (w *window) send(ctx context.Context, items []*request) {
 		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
 			w.answer(ctx, byKey[key])
 		} else {
-			hand(byKey[key])(parse(cmds[i], len(byKey[key])))
+			r, err := parse(cmds[i], len(byKey[key]))
+			distribute(byKey[key], r, err)
 		}
 	}
 }
 
 // answer runs the script for requests of one key.
 func (w *window) answer(ctx context.Context, same []*request) {
-	hand(same)(w.run(ctx, same[0].key, costs(same), len(same)))
+	r, err := w.run(ctx, same[0].key, costs(same), len(same))
+	distribute(same, r, err)
 }
 
-// hand returns a function that gives each request its part of the reply, or the error.
-func hand(same []*request) func(replies, error) {
-	return func(r replies, err error) {
-		for i, q := range same {
-			if q.err = err; err == nil {
-				q.reply = replies{r[0], r[1+3*i], r[2+3*i], r[3+3*i]}
-			}
+// distribute gives each request its part of the reply, or the error.
+func distribute(same []*request, r replies, err error) {
+	for i, q := range same {
+		if q.err = err; err == nil {
+			q.reply = replies{r[0], r[1+3*i], r[2+3*i], r[3+3*i]}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,6 +172,25 @@ func queryValues(c *fiber.Ctx, name string) []string {
 		list = append(list, string(v))
 	}
 	return list
+}
+
+// Entries of a page.
+const (
+	defaultPage = 50
+	maxPage     = 100
+)
+
+// pageLimit returns ?limit=, the most entries of a page.
+func pageLimit(c *fiber.Ctx) (int, error) {
+	v := queryValues(c, "limit")
+	if len(v) == 0 {
+		return defaultPage, nil
+	}
+	limit, err := strconv.Atoi(v[0])
+	if err != nil || limit < 1 || limit > maxPage {
+		return 0, &notify.FieldError{Field: "limit", Problem: "must be a number from 1 to 100"}
+	}
+	return limit, nil
 }
 
 // param returns a path parameter, unescaped once.

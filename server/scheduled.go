@@ -27,12 +27,6 @@ func (s *Server) cancelScheduled(c *fiber.Ctx) error {
 	}{1})
 }
 
-// Limits on a page of scheduled notifications.
-const (
-	defaultScheduled = 50
-	maxScheduled     = 100
-)
-
 // listScheduled is GET /users/<id>/scheduled.
 func (s *Server) listScheduled(c *fiber.Ctx) error {
 	userID, err := userParam(c)
@@ -62,13 +56,8 @@ func scheduledQuery(c *fiber.Ctx, userID string) (after string, limit int, err e
 			return "", 0, &notify.FieldError{Field: "after", Problem: "must be the id of a scheduled notification of this user"}
 		}
 	}
-	limit = defaultScheduled
-	if v := queryValues(c, "limit"); len(v) > 0 {
-		if limit, err = strconv.Atoi(v[0]); err != nil || limit < 1 || limit > maxScheduled {
-			return "", 0, &notify.FieldError{Field: "limit", Problem: "must be a number from 1 to 100"}
-		}
-	}
-	return after, limit, nil
+	limit, err = pageLimit(c)
+	return after, limit, err
 }
 
 // scheduledBody is a scheduled notification in the API, without its message, which

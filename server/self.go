@@ -15,12 +15,8 @@ import (
 // This file is the user's own API. A browser calls it with the same credentials as its
 // stream.
 
-// defaultInbox and maxInbox are how many notifications GET /inbox returns.
-const (
-	defaultInbox = 50
-	maxInbox     = 100
-	inboxBytes   = 1 << 20 // of one read of the log
-)
+// inboxBytes bounds one read of the log for GET /inbox.
+const inboxBytes = 1 << 20
 
 // inbox is GET /inbox: a page of the notifications stored after an id, newest last.
 func (s *Server) inbox(c *fiber.Ctx) error {
@@ -67,18 +63,13 @@ func appendInbox(b []byte, items []string, state broker.State, next notify.ID) [
 }
 
 func inboxQuery(c *fiber.Ctx) (after notify.ID, limit int, err error) {
-	limit = defaultInbox
 	if v := queryValues(c, "after"); len(v) > 0 {
 		if after, err = notify.ParseID(v[0]); err != nil {
 			return 0, 0, &notify.FieldError{Field: "after", Problem: err.Error()}
 		}
 	}
-	if v := queryValues(c, "limit"); len(v) > 0 {
-		if limit, err = strconv.Atoi(v[0]); err != nil || limit < 1 || limit > maxInbox {
-			return 0, 0, &notify.FieldError{Field: "limit", Problem: "must be a number from 1 to 100"}
-		}
-	}
-	return after, limit, nil
+	limit, err = pageLimit(c)
+	return after, limit, err
 }
 
 // inboxPage skips expired entries, until the page is full or the log ends. next is the

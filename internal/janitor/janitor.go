@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"herald/internal/redisx"
-
 	"github.com/redis/go-redis/v9"
+
+	"herald/internal/redisx"
 )
 
 // Removed counts what was removed, by kind.

@@ -288,12 +288,7 @@ func TestARetryWhileHalfIsTakenBackSchedulesEachOnce(t *testing.T) {
 	rdb.Set(t.Context(), "commit", 1, 0)
 	s.Confirm(t.Context(), again, "commit")
 	run(t, s)
-	for rdb.Exists(t.Context(), userKey("a"), userKey("b")).Val() > 0 {
-		if t.Context().Err() != nil {
-			t.Fatal("entries are left")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	empty(t, rdb)
 	if got := delivered(t, rdb); len(got) != 2 {
 		t.Errorf("delivered %q, want each once", got)
 	}

@@ -49,8 +49,6 @@ var (
 	composites = []string{"publishing", "stream"}
 )
 
-func join(lists ...[]string) []string { return slices.Concat(lists...) }
-
 // packageRules lists the packages of Herald that each package may import. A
 // subfolder belongs to its parent unless it is listed itself.
 var packageRules = []struct {
@@ -63,25 +61,25 @@ var packageRules = []struct {
 	{"internal/redisx", nil, "sending a command to Redis does not depend on its purpose", "broker"},
 	{"internal/transport", nil, "moving bytes does not depend on their content", "hub"},
 	{"hub", base, "open connections are tested without Redis and HTTP", "broker"},
-	{"broker", join(base, tools), "it delivers to a function, so it is tested without sockets", "hub"},
-	{"sessions", join(base, tools), "a session store serves other programs too", "broker"},
-	{"presence", join(base, tools), "it counts connections without holding them", "hub"},
+	{"broker", slices.Concat(base, tools), "it delivers to a function, so it is tested without sockets", "hub"},
+	{"sessions", slices.Concat(base, tools), "a session store serves other programs too", "broker"},
+	{"presence", slices.Concat(base, tools), "it counts connections without holding them", "hub"},
 	{"auth", base, "authentication must not depend on the operation", "sessions"},
-	{"limiter", join(base, tools), "a limit counts subjects of any kind", "auth"},
+	{"limiter", slices.Concat(base, tools), "a limit counts subjects of any kind", "auth"},
 	{"patterns/cache", nil, "a pattern is usable without the gateway", "patterns/lock"},
 	{"patterns/lock", nil, "a pattern is usable without the gateway", "patterns/cache"},
 	{"patterns/idempotent", nil, "a pattern is usable without the gateway", "notify"},
 	{"internal/fetch", nil, "fetching a document does not depend on its content", "patterns/cache"},
-	{"internal/recipients", join(base, tools), "a recipient's preferences do not depend on where they are cached", "patterns/cache"},
-	{"internal/schedule", join(base, tools), "due notifications go to a function, so it is tested without a broker", "broker"},
+	{"internal/recipients", slices.Concat(base, tools), "a recipient's preferences do not depend on where they are cached", "patterns/cache"},
+	{"internal/schedule", slices.Concat(base, tools), "due notifications go to a function, so it is tested without a broker", "broker"},
 	{"internal/redisinfo", tools, "the doctor examines Redis without a gateway", "broker"},
 	{"internal/janitor", tools, "its caller passes the cleaners and the daily job", "patterns/lock"},
-	{"publishing", join(base, tools, parts), "it combines parts and does not depend on HTTP", "stream"},
-	{"stream", join(base, tools, parts), "a client's life is tested over net.Pipe, without HTTP", "server"},
+	{"publishing", slices.Concat(base, tools, parts), "it combines parts and does not depend on HTTP", "stream"},
+	{"stream", slices.Concat(base, tools, parts), "a client's life is tested over net.Pipe, without HTTP", "server"},
 	{"web", nil, "pages and scripts are data", "server"},
-	{"server/admin", join(base, tools, parts, []string{"web"}), "the operators' listener sees the server through an interface", "server"},
-	{"server", join(base, tools, parts, composites, []string{"web", "server/admin"}), "it speaks HTTP for the parts; none of them imports it", "cmd/gateway"},
-	{"cmd/gateway", join(base, tools, parts, composites, []string{"web", "server", "server/admin"}), "it wires the program; nothing imports it", "loadtest"},
+	{"server/admin", slices.Concat(base, tools, parts, []string{"web"}), "the operators' listener sees the server through an interface", "server"},
+	{"server", slices.Concat(base, tools, parts, composites, []string{"web", "server/admin"}), "it speaks HTTP for the parts; none of them imports it", "cmd/gateway"},
+	{"cmd/gateway", slices.Concat(base, tools, parts, composites, []string{"web", "server", "server/admin"}), "it wires the program; nothing imports it", "loadtest"},
 	{"loadtest", base, "a load generator must not share bugs with the gateway that it measures", "hub"},
 	{"internal/testing", base, "test helpers meet the program over the network", "server"},
 }
